@@ -1,0 +1,160 @@
+//! `config.toml`: every key optional, unknown keys and bad values refused with their line.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::name::ImageName;
+use crate::size::Size;
+use crate::spec::EngineChoice;
+
+/// The owner's configuration. `docs/config.md` lists every key; a test holds it to this type.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The image of `vm run` and `vm create` without `--image`; `debian-bookworm` by default.
+    pub default_image_name: Option<ImageName>,
+    /// A private key of the owner, OpenSSH's format. Without it a key is made in the state directory.
+    pub ssh_key_path: Option<HostPath>,
+    /// `auto`, `qemu` or `firecracker`.
+    pub engine: Option<EngineChoice>,
+    /// The Debian mirror of kernels and recipes; `http://deb.debian.org/debian` by default.
+    pub debian_mirror: Option<Url>,
+    pub vm_defaults: VmDefaults,
+}
+
+/// `[vm_defaults]`: what a VM gets when nobody says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VmDefaults {
+    /// Virtual CPUs.
+    pub vcpu: Option<u32>,
+    /// Memory, as `2G`.
+    pub memory: Option<SizeText>,
+    /// Root disk, as `8G`.
+    pub disk_size: Option<SizeText>,
+}
+
+/// An absolute path, or one below the home directory written as `~/…`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostPath(String);
+
+/// An `http` or `https` address without user, query or fragment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Url(String);
+
+/// A [`Size`] written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SizeText(pub Size);
+
+/// A configuration that was refused; the text names the line and the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// On the first unknown key or bad value; the message has line, column and excerpt.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|e| ConfigError(e.to_string().trim_end().to_owned()))
+    }
+}
+
+impl HostPath {
+    /// The absolute path, with `~/` replaced.
+    pub fn resolve(&self, home: &Path) -> PathBuf {
+        match self.0.strip_prefix("~/") {
+            Some(below) => home.join(below),
+            None => PathBuf::from(&self.0),
+        }
+    }
+}
+
+impl TryFrom<String> for HostPath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if (text.starts_with('/') || text.starts_with("~/")) && !text.contains('\0') {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "Not an absolute path: {text:?} (start it with / or ~/)"
+            ))
+        }
+    }
+}
+
+impl Url {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Url {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let rest = text
+            .strip_prefix("http://")
+            .or(text.strip_prefix("https://"));
+        // What apt would read as an option, an option list or a second word has no place here.
+        let good = rest.is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && rest
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || ".:/-_~%".contains(c))
+        });
+        if good {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "Not a mirror address: {text:?} (write http://HOST/PATH)"
+            ))
+        }
+    }
+}
+
+impl TryFrom<String> for SizeText {
+    type Error = crate::size::ParseSizeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_optional() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        let config =
+            Config::parse("engine = \"qemu\"\n[vm_defaults]\nvcpu = 2\nmemory = \"2G\"\n").unwrap();
+        assert_eq!(config.engine, Some(EngineChoice::Qemu));
+        assert_eq!(
+            config.vm_defaults.memory,
+            Some(SizeText(Size::from_mib(2048)))
+        );
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_name_their_line() {
+        for (text, line, word) in [
+            ("\nengin = \"qemu\"", "line 2", "engin"),
+            ("engine = \"xen\"", "line 1", "xen"),
+            ("[vm_defaults]\nmemory = \"2X\"", "line 2", "2X"),
+            ("ssh_key_path = \"keys/id\"", "line 1", "keys/id"),
+            ("debian_mirror = \"http://a b\"", "line 1", "a b"),
+            ("default_image_name = \"../x\"", "line 1", "../x"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(line) && error.contains(word), "{error}");
+        }
+    }
+}

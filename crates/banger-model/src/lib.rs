@@ -1,0 +1,21 @@
+//! Plain data of banger: what a VM, an image, a kernel and a job are called, what they are
+//! made of and in which states they can be. No I/O: everything here can be built, compared
+//! and tested without a machine.
+
+pub mod config;
+pub mod dirs;
+pub mod guest;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod size;
+pub mod spec;
+pub mod state;
+
+pub use config::Config;
+pub use dirs::Dirs;
+pub use id::VmId;
+pub use name::{ImageName, KernelName, VmName};
+pub use size::Size;
+pub use spec::{EngineChoice, NetworkMode, VmSpec};
+pub use state::{JobResult, StopReason, VmState};

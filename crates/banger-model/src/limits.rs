@@ -1,0 +1,28 @@
+//! The bounds that banger holds its input to. Each is a constant, so that an error can name it.
+
+/// Virtual CPUs of one VM, before the host's own number is looked at.
+pub const MAX_VCPUS: u32 = 64;
+/// Memory of one VM in MiB: below this no distribution's kernel reaches its init.
+pub const MIN_MEMORY_MIB: u64 = 128;
+/// Memory of one VM in MiB: 1 TiB, before the host's own memory is looked at.
+pub const MAX_MEMORY_MIB: u64 = 1 << 20;
+/// A root disk in bytes: 16 TiB, the largest ext4 with 4 KiB blocks and 32-bit block numbers.
+pub const MAX_DISK_BYTES: u64 = 16 << 40;
+/// Labels, or environment variables, of one VM.
+pub const MAX_PAIRS: usize = 64;
+/// A label's or a variable's key and value together, in bytes.
+pub const MAX_PAIR_BYTES: usize = 4096;
+/// Arguments of one `exec`, and their bytes together.
+pub const MAX_ARGS: usize = 4096;
+/// All arguments, or the whole environment, of one `exec` in bytes.
+pub const MAX_ARGS_BYTES: usize = 1 << 20;
+/// One message from the guest on the control channel, in bytes, its newline included.
+pub const MAX_GUEST_MESSAGE: usize = 4096;
+/// What is kept of a VM's console where there is no journal, in bytes.
+pub const MAX_CONSOLE_BYTES: u64 = 1 << 20;
+/// A host name's label (RFC 1123).
+pub const MAX_NAME: usize = 63;
+/// The longest name of an image or a kernel.
+pub const MAX_REFERENCE: usize = 128;
+/// A configuration file in bytes.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
