@@ -82,9 +82,7 @@ impl TryFrom<String> for HostPath {
         if (text.starts_with('/') || text.starts_with("~/")) && !text.contains('\0') {
             Ok(Self(text))
         } else {
-            Err(format!(
-                "Not an absolute path: {text:?} (start it with / or ~/)"
-            ))
+            Err(format!("Not an absolute path: {text:?} (start it with / or ~/)"))
         }
     }
 }
@@ -99,9 +97,7 @@ impl TryFrom<String> for Url {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let rest = text
-            .strip_prefix("http://")
-            .or(text.strip_prefix("https://"));
+        let rest = text.strip_prefix("http://").or(text.strip_prefix("https://"));
         // What apt would read as an option, an option list or a second word has no place here.
         let good = rest.is_some_and(|rest| {
             rest.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -112,9 +108,7 @@ impl TryFrom<String> for Url {
         if good {
             Ok(Self(text))
         } else {
-            Err(format!(
-                "Not a mirror address: {text:?} (write http://HOST/PATH)"
-            ))
+            Err(format!("Not a mirror address: {text:?} (write http://HOST/PATH)"))
         }
     }
 }
@@ -134,13 +128,9 @@ mod tests {
     #[test]
     fn every_key_is_optional() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
-        let config =
-            Config::parse("engine = \"qemu\"\n[vm_defaults]\nvcpu = 2\nmemory = \"2G\"\n").unwrap();
+        let config = Config::parse("engine = \"qemu\"\n[vm_defaults]\nvcpu = 2\nmemory = \"2G\"\n").unwrap();
         assert_eq!(config.engine, Some(EngineChoice::Qemu));
-        assert_eq!(
-            config.vm_defaults.memory,
-            Some(SizeText(Size::from_mib(2048)))
-        );
+        assert_eq!(config.vm_defaults.memory, Some(SizeText(Size::from_mib(2048))));
     }
 
     #[test]

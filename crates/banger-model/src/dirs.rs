@@ -35,11 +35,7 @@ impl Dirs {
     /// # Errors
     /// Without `HOME`, unless nothing depends on it.
     pub fn resolve(env: impl Fn(&str) -> Option<OsString>) -> Result<Self, DirsError> {
-        let absolute = |key: &str| {
-            env(key)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
+        let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = absolute("HOME");
         let base = |key: &str, below_home: &str| {
             absolute(key)
@@ -52,8 +48,7 @@ impl Dirs {
             config: base("XDG_CONFIG_HOME", ".config")?,
             data: base("XDG_DATA_HOME", ".local/share")?,
             cache: base("XDG_CACHE_HOME", ".cache")?,
-            runtime: absolute("XDG_RUNTIME_DIR")
-                .map_or_else(|| state.join("run"), |dir| dir.join("banger")),
+            runtime: absolute("XDG_RUNTIME_DIR").map_or_else(|| state.join("run"), |dir| dir.join("banger")),
             state,
         })
     }

@@ -52,11 +52,7 @@ impl FromStr for VmId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || ParseIdError(text.to_owned());
         let digits = text.as_bytes();
-        if digits.len() != 32
-            || !digits
-                .iter()
-                .all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f'))
-        {
+        if digits.len() != 32 || !digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(refused());
         }
         let mut bytes = [0; 16];

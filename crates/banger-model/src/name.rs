@@ -141,12 +141,7 @@ mod tests {
 
     #[test]
     fn references_are_file_names() {
-        for good in [
-            "debian-bookworm",
-            "alpine:3.20",
-            "6.1.0-30-cloud-amd64",
-            "a",
-        ] {
+        for good in ["debian-bookworm", "alpine:3.20", "6.1.0-30-cloud-amd64", "a"] {
             assert!(good.parse::<ImageName>().is_ok(), "{good:?}");
         }
         for bad in [

@@ -54,9 +54,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || ParseSizeError(text.to_owned());
-        let end = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (digits, suffix) = text.split_at(end);
         let suffix = suffix.trim_start().to_ascii_uppercase();
         let letter = suffix

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{
-    MAX_DISK_BYTES, MAX_MEMORY_MIB, MAX_PAIR_BYTES, MAX_PAIRS, MAX_VCPUS, MIN_MEMORY_MIB,
-};
+use crate::limits::{MAX_DISK_BYTES, MAX_MEMORY_MIB, MAX_PAIR_BYTES, MAX_PAIRS, MAX_VCPUS, MIN_MEMORY_MIB};
 use crate::name::{ImageName, KernelName, VmName};
 use crate::size::Size;
 use crate::state::UnknownWord;
@@ -84,9 +82,7 @@ impl VmSpec {
             return Err(SpecError::Vcpus(self.vcpus));
         }
         if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&self.memory_mib) {
-            return Err(SpecError::Memory {
-                mib: self.memory_mib,
-            });
+            return Err(SpecError::Memory { mib: self.memory_mib });
         }
         if !(1..=MAX_DISK_BYTES).contains(&self.disk_bytes) {
             return Err(SpecError::Disk {
@@ -199,28 +195,17 @@ mod tests {
     fn bounds_are_inclusive_and_named() {
         assert_eq!(spec().check(), Ok(()));
         for vcpus in [0, MAX_VCPUS + 1, u32::MAX] {
-            assert_eq!(
-                VmSpec { vcpus, ..spec() }.check(),
-                Err(SpecError::Vcpus(vcpus))
-            );
+            assert_eq!(VmSpec { vcpus, ..spec() }.check(), Err(SpecError::Vcpus(vcpus)));
         }
         for memory_mib in [0, MIN_MEMORY_MIB - 1, MAX_MEMORY_MIB + 1, u64::MAX] {
             assert_eq!(
-                VmSpec {
-                    memory_mib,
-                    ..spec()
-                }
-                .check(),
+                VmSpec { memory_mib, ..spec() }.check(),
                 Err(SpecError::Memory { mib: memory_mib })
             );
         }
         for disk_bytes in [0, MAX_DISK_BYTES + 1, u64::MAX] {
             assert_eq!(
-                VmSpec {
-                    disk_bytes,
-                    ..spec()
-                }
-                .check(),
+                VmSpec { disk_bytes, ..spec() }.check(),
                 Err(SpecError::Disk {
                     size: Size::from_bytes(disk_bytes)
                 })
@@ -251,11 +236,7 @@ mod tests {
             .map(|i| (format!("k{i}"), String::new()))
             .collect();
         assert!(matches!(
-            VmSpec {
-                env: many,
-                ..spec()
-            }
-            .check(),
+            VmSpec { env: many, ..spec() }.check(),
             Err(SpecError::TooMany { .. })
         ));
     }

@@ -1,0 +1,133 @@
+//! Options: dictionaries on the bus that can grow without breaking a client. An unknown key is
+//! refused (`InvalidArgs`), because a misspelt limit must not become no limit.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use zbus::Type;
+use zbus::as_variant::optional;
+
+macro_rules! options {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Type)]
+        #[zbus(signature = "a{sv}")]
+        #[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
+        pub struct $name {
+            $(
+                $(#[$fdoc])*
+                #[serde(with = "optional", skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>
+            ),*
+        }
+    };
+}
+
+options!(
+    /// For `CreateVm`.
+    CreateOptions {
+        /// An image's name; the configured default without it. It must be there: clients pull first.
+        image: String,
+        /// A kernel's name or alias; the image's own choice without it.
+        kernel: String,
+        vcpus: u32,
+        /// In MiB.
+        memory_mib: u64,
+        /// The root disk in bytes.
+        disk_bytes: u64,
+        /// `auto`, `qemu` or `firecracker`.
+        engine: String,
+        /// `public` or `none`.
+        network: String,
+        /// Environment of everything that the agent runs.
+        env: HashMap<String, String>,
+        labels: HashMap<String, String>,
+        /// Whether to start it too, and to wait until the guest is ready; true by default.
+        start: bool,
+        /// Fetch or build the image and the kernel when they are missing; false by default.
+        pull: bool,
+    }
+);
+
+options!(
+    /// For `Start` and `Restart`.
+    StartOptions {
+        /// Seconds until the guest must have announced itself; 120 by default, 600 under emulation.
+        timeout: u32,
+    }
+);
+
+options!(
+    /// For `Stop` and `Restart`.
+    StopOptions {
+        /// Seconds that the guest has to shut down before its VMM is ended; 30 by default.
+        timeout: u32,
+    }
+);
+
+options!(
+    /// For `Delete`.
+    DeleteOptions {
+        /// Also when it runs: it is killed first.
+        force: bool,
+    }
+);
+
+options!(
+    /// For `Exec`.
+    ExecOptions {
+        env: HashMap<String, String>,
+        /// An absolute path in the guest; the user's home without it.
+        working_directory: String,
+        /// With it the command has a terminal: columns and rows.
+        terminal_size: (u32, u32),
+        /// The terminal's type; `xterm-256color` without it. Only with a terminal.
+        term: String,
+        /// Run the user's login shell instead of a command; `argv` must be empty then.
+        shell: bool,
+    }
+);
+
+options!(
+    /// For `OpenLog`.
+    LogOptions {
+        /// Go on with what comes.
+        follow: bool,
+        /// Only the last lines.
+        lines: u32,
+        /// Only since this boot of the VM.
+        boot: bool,
+    }
+);
+
+options!(
+    /// For `PullImage` and `PullKernel`.
+    PullOptions {
+        /// Build or fetch it again although it is there.
+        force: bool,
+        /// For images: a kernel's name or alias instead of the catalogue's choice.
+        kernel: String,
+    }
+);
+
+options!(
+    /// For `RegisterImage`: a kernel of the store, or files of the owner's; neither means the default kernel.
+    RegisterOptions {
+        /// A kernel's name or alias.
+        kernel: String,
+        /// An absolute path of a kernel (vmlinux or bzImage) to import for this image.
+        kernel_file: String,
+        /// An absolute path of its modules (`…/lib/modules/VERSION`).
+        modules: String,
+    }
+);
+
+options!(
+    /// For `ImportKernel`.
+    ImportKernelOptions {
+        /// An absolute path of its modules (`…/lib/modules/VERSION`).
+        modules: String,
+        /// An absolute path of its configuration.
+        config: String,
+    }
+);
