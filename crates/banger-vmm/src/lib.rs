@@ -1,1 +1,15 @@
+//! The engine trait and its engines: what a machine should be, turned into a process to
+//! launch, and the conversation with that process while it runs. Nothing here decides
+//! whether a machine should run.
 
+pub mod engine;
+pub mod probe;
+pub mod qemu;
+pub mod qmp;
+
+pub use engine::{
+    Accelerator, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, PlanError,
+    UserNetwork,
+};
+pub use qemu::Qemu;
+pub use qmp::{Qmp, QmpError, VmmEvent};

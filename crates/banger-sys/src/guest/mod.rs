@@ -1,0 +1,11 @@
+//! What the guest program needs from its kernel and the standard library has no safe way for.
+
+mod child;
+mod fork;
+mod resize;
+mod signals;
+
+pub use child::{ChildSetup, Credentials, set_up_child};
+pub use fork::{Forked, fork};
+pub use resize::grow_ext4;
+pub use signals::{SignalFd, kill_init_realtime};

@@ -1,0 +1,193 @@
+//! What a launched program may reach, as data, and the Landlock rules made of it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
+};
+use serde::{Deserialize, Serialize};
+
+/// The newest interface whose rights are asked for; older kernels give what they have.
+/// Later ones would need rules for sockets that are connected by path.
+const TARGET: ABI = ABI::V6;
+
+/// Everything not listed is refused: every file right, TCP where it is `Some`, and with
+/// `scoped` also signals to processes outside and abstract unix sockets of others.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    pub files: Vec<FileRule>,
+    /// The TCP ports that may be bound (0: whichever the kernel picks); `None`: all.
+    pub tcp_bind: Option<Vec<u16>>,
+    /// The TCP ports that may be connected to; `None`: all.
+    pub tcp_connect: Option<Vec<u16>>,
+    pub scoped: bool,
+}
+
+/// One thing that may be reached, and everything below it when it is a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRule {
+    pub object: Object,
+    pub access: FileAccess,
+}
+
+/// What a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Object {
+    /// Skipped when it does not exist.
+    Path(PathBuf),
+    /// A descriptor of the launched program, to be opened again by `/proc/self/fd/N`.
+    Descriptor(RawFd),
+}
+
+/// What may be done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileAccess {
+    Read,
+    ReadExecute,
+    /// Read, write and truncate files; neither create nor delete.
+    Write,
+    /// Read, write, and the device's own ioctls.
+    Device,
+}
+
+/// How much of it the kernel enforces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforcement {
+    Full,
+    /// An older Landlock: some rights are not restricted.
+    Partial,
+    /// No Landlock.
+    None,
+}
+
+impl FileRule {
+    pub fn path(path: impl Into<PathBuf>, access: FileAccess) -> Self {
+        let object = Object::Path(path.into());
+        Self { object, access }
+    }
+
+    pub fn descriptor(fd: RawFd, access: FileAccess) -> Self {
+        let object = Object::Descriptor(fd);
+        Self { object, access }
+    }
+}
+
+/// Restricts the calling thread and what it starts or becomes, forever. `descriptors` finds
+/// the open file of an [`Object::Descriptor`].
+pub(crate) fn restrict<'fd>(
+    confinement: &Confinement,
+    descriptors: impl Fn(RawFd) -> Option<BorrowedFd<'fd>>,
+) -> io::Result<Enforcement> {
+    let mut rules = ruleset(confinement).map_err(io::Error::other)?;
+    for rule in &confinement.files {
+        rules = match &rule.object {
+            Object::Path(path) => match PathFd::new(path) {
+                Ok(fd) => add(rules, fd, rule.access)?,
+                Err(_) => rules,
+            },
+            Object::Descriptor(number) => {
+                let fd = descriptors(*number)
+                    .ok_or_else(|| io::Error::other(format!("No descriptor {number} for a Landlock rule")))?;
+                add(rules, fd, rule.access)?
+            }
+        };
+    }
+    let status = rules.restrict_self().map_err(io::Error::other)?;
+    Ok(enforcement(&status))
+}
+
+fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(TARGET))?;
+    if confinement.tcp_bind.is_some() {
+        ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
+    }
+    if confinement.tcp_connect.is_some() {
+        ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
+    }
+    if confinement.scoped {
+        ruleset = ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+    }
+    let mut created = ruleset.create()?;
+    for (ports, access) in [
+        (&confinement.tcp_bind, AccessNet::BindTcp),
+        (&confinement.tcp_connect, AccessNet::ConnectTcp),
+    ] {
+        for port in ports.iter().flatten() {
+            created = created.add_rule(NetPort::new(*port, access))?;
+        }
+    }
+    Ok(created)
+}
+
+fn add(rules: RulesetCreated, fd: impl AsFd, access: FileAccess) -> io::Result<RulesetCreated> {
+    let stat = rustix::fs::fstat(&fd)?;
+    let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    let mut rights = rights(access);
+    if !is_directory {
+        rights &= AccessFs::from_file(TARGET);
+    }
+    rules
+        .add_rule(PathBeneath::new(fd, rights))
+        .map_err(io::Error::other)
+}
+
+fn rights(access: FileAccess) -> BitFlags<AccessFs> {
+    match access {
+        FileAccess::Read => AccessFs::ReadFile | AccessFs::ReadDir,
+        FileAccess::ReadExecute => AccessFs::from_read(TARGET),
+        FileAccess::Write => {
+            AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::Truncate
+        }
+        FileAccess::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev,
+    }
+}
+
+fn enforcement(status: &RestrictionStatus) -> Enforcement {
+    match status.ruleset {
+        RulesetStatus::FullyEnforced => Enforcement::Full,
+        RulesetStatus::PartiallyEnforced => Enforcement::Partial,
+        RulesetStatus::NotEnforced => Enforcement::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_access_class_can_create_or_delete() {
+        let making =
+            AccessFs::from_write(TARGET) & !(AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev);
+        for access in [
+            FileAccess::Read,
+            FileAccess::ReadExecute,
+            FileAccess::Write,
+            FileAccess::Device,
+        ] {
+            assert!(!rights(access).intersects(making), "{access:?}");
+        }
+        assert!(!rights(FileAccess::Read).contains(AccessFs::Execute));
+        assert!(!rights(FileAccess::Write).contains(AccessFs::Execute));
+    }
+
+    #[test]
+    fn a_rule_without_its_descriptor_is_an_error() {
+        let confinement = Confinement {
+            files: vec![FileRule::descriptor(77, FileAccess::Read)],
+            ..Confinement::default()
+        };
+        // Fails before the thread is restricted.
+        assert!(restrict(&confinement, |_| None).is_err());
+    }
+}

@@ -1,0 +1,298 @@
+//! QEMU's command line, from typed values only.
+
+use std::os::fd::{OwnedFd, RawFd};
+
+use banger_model::guest::CONTROL_PORT;
+use banger_sys::landlock::{Confinement, FileAccess, FileRule};
+use banger_sys::launch::{LaunchSpec, Limits};
+
+use crate::engine::{Accelerator, ConsoleSink, LaunchPlan, MachineSpec, MachineType, PlanError, UserNetwork};
+use crate::qemu::Qemu;
+
+/// x86's COMMAND_LINE_SIZE, with its NUL.
+const MAX_CMDLINE: usize = 2047;
+/// virtio-blk's VIRTIO_BLK_ID_BYTES.
+const MAX_SERIAL: usize = 20;
+/// The descriptors' numbers in QEMU; 1 is the console, 2 the VMM's own words.
+const CONSOLE: RawFd = 1;
+const STDERR: RawFd = 2;
+const KERNEL: RawFd = 10;
+const INITRD: RawFd = 11;
+const ROOT_DISK: RawFd = 12;
+const CONTROL: RawFd = 13;
+const MONITOR: RawFd = 14;
+/// QEMU itself needs about 30; the user network one per connection of the guest.
+const OPEN_FILES: u64 = 4096;
+/// Below the owner's programs when memory runs out.
+const OOM_SCORE_ADJ: i16 = 200;
+/// Room above the largest file that QEMU writes, for rounding.
+const FILE_SLACK: u64 = 1 << 20;
+
+/// See [`crate::engine::Engine::plan`].
+pub(crate) fn plan(qemu: &Qemu, spec: MachineSpec) -> Result<LaunchPlan, PlanError> {
+    check(&spec)?;
+    let launch = LaunchSpec {
+        program: qemu.binary.clone(),
+        arguments: arguments(&spec),
+        // QEMU reads locale and home directory from the environment: there is none.
+        environment: vec![
+            ("PATH".into(), "/usr/bin:/bin".into()),
+            ("LC_ALL".into(), "C.UTF-8".into()),
+        ],
+        limits: Limits {
+            file_bytes: largest_file(&spec)?,
+            open_files: OPEN_FILES,
+            oom_score_adj: OOM_SCORE_ADJ,
+        },
+        confinement: confinement(qemu, &spec),
+    };
+    Ok(LaunchPlan {
+        spec: launch,
+        descriptors: descriptors(spec),
+    })
+}
+
+/// The guest kernel's command line. Measured under emulation; what made no difference is not here.
+pub(crate) fn default_cmdline(accelerator: Accelerator) -> String {
+    let mut words = vec![
+        "console=ttyS0",
+        // Every byte of the serial port is an exit to the VMM.
+        "quiet",
+        "loglevel=3",
+        // Restart at once: a guest that hangs after a panic tells nobody.
+        "panic=-1",
+        "net.ifnames=0",
+    ];
+    if accelerator == Accelerator::Tcg {
+        // The emulated counter is steady by construction; its check costs time.
+        words.push("tsc=reliable");
+    }
+    words.join(" ")
+}
+
+fn check(spec: &MachineSpec) -> Result<(), PlanError> {
+    if spec.machine == MachineType::Microvm && spec.accelerator == Accelerator::Tcg {
+        return Err(PlanError::MicrovmNeedsKvm);
+    }
+    let serial = &spec.root_serial;
+    if serial.is_empty()
+        || serial.len() > MAX_SERIAL
+        || !serial.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    {
+        return Err(PlanError::Serial(serial.clone()));
+    }
+    let [10, 0, 2, host] = spec.network.guest.octets() else {
+        return Err(PlanError::GuestAddress(spec.network.guest));
+    };
+    if matches!(host, 0 | 2 | 3 | 255) {
+        return Err(PlanError::GuestAddress(spec.network.guest));
+    }
+    let bytes = spec.cmdline.len();
+    if bytes > MAX_CMDLINE || spec.cmdline.contains(['\0', '\n']) {
+        let max = MAX_CMDLINE;
+        return Err(PlanError::Cmdline { bytes, max });
+    }
+    if spec.name.is_empty() || spec.name.contains(char::is_control) {
+        return Err(PlanError::Name(spec.name.clone()));
+    }
+    Ok(())
+}
+
+fn arguments(spec: &MachineSpec) -> Vec<String> {
+    let mut list = Arguments::default();
+    list.flag("-nodefaults");
+    list.flag("-no-user-config");
+    list.option("-name", format!("guest={}", escape(&spec.name)));
+    list.option("-uuid", uuid(&spec.uuid));
+    list.option("-display", "none");
+    list.option(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+    machine(spec, &mut list);
+    list.option("-kernel", format!("/proc/self/fd/{KERNEL}"));
+    list.option("-initrd", format!("/proc/self/fd/{INITRD}"));
+    list.option("-append", &spec.cmdline);
+    disk(spec, &mut list);
+    list.option("-device", "virtio-rng-pci");
+    channels(&mut list);
+    network(&spec.network, &mut list);
+    // A panic becomes an event and then the end of the machine.
+    list.option("-device", "pvpanic-pci");
+    list.option("-action", "panic=shutdown");
+    list.0
+}
+
+fn machine(spec: &MachineSpec, list: &mut Arguments) {
+    let board = match spec.machine {
+        MachineType::Q35 => "q35,usb=off,sata=off,smbus=off,vmport=off,hpet=off",
+        MachineType::Microvm => "microvm,acpi=on,pcie=on,rtc=on,isa-serial=on",
+    };
+    list.option("-machine", board);
+    match spec.accelerator {
+        Accelerator::Kvm => {
+            list.option("-accel", "kvm");
+            list.option("-cpu", "host");
+        }
+        Accelerator::Tcg => {
+            list.option("-accel", "tcg,thread=multi");
+            list.option("-cpu", "max");
+        }
+    }
+    list.option("-smp", spec.vcpus.to_string());
+    list.option("-m", format!("{}M", spec.memory_mib));
+    list.option("-rtc", "base=utc");
+}
+
+fn disk(spec: &MachineSpec, list: &mut Arguments) {
+    list.option("-add-fd", format!("fd={ROOT_DISK},set=1"));
+    // No lock: the owner's daemon is the only one to start a machine on a disk, and the lock
+    // would need the right to open it again.
+    list.option(
+        "-blockdev",
+        "driver=file,node-name=root-file,filename=/dev/fdset/1,locking=off,discard=unmap",
+    );
+    list.option(
+        "-blockdev",
+        "driver=raw,node-name=root,file=root-file,discard=unmap",
+    );
+    list.option(
+        "-device",
+        format!("virtio-blk-pci,drive=root,serial={}", escape(&spec.root_serial)),
+    );
+}
+
+fn channels(list: &mut Arguments) {
+    // Standard input is /dev/null, standard output the console: the one backend that takes
+    // an open stream for writing only. A socket backend would see the end of a stream that
+    // is shut for reading, as journald's is, and close it.
+    list.option("-chardev", "stdio,id=console,signal=off");
+    list.option("-serial", "chardev:console");
+    list.option(
+        "-chardev",
+        format!("socket,id=control,fd={CONTROL},server=on,wait=off"),
+    );
+    list.option("-device", "virtio-serial-pci");
+    list.option(
+        "-device",
+        format!("virtserialport,chardev=control,name={CONTROL_PORT}"),
+    );
+    list.option(
+        "-chardev",
+        format!("socket,id=monitor,fd={MONITOR},server=on,wait=off"),
+    );
+    list.option("-mon", "chardev=monitor,mode=control");
+}
+
+fn network(network: &UserNetwork, list: &mut Arguments) {
+    let restrict = if network.restrict { "on" } else { "off" };
+    list.option(
+        "-netdev",
+        format!(
+            "user,id=net,restrict={restrict},ipv6=off,hostfwd=tcp:127.0.0.1:0-{}:{}",
+            network.guest, network.agent_port
+        ),
+    );
+    let [a, b, c, d, e, f] = network.mac;
+    // Without its boot ROM: nothing is booted from the network.
+    list.option(
+        "-device",
+        format!("virtio-net-pci,netdev=net,romfile=,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
+    );
+}
+
+/// The limit of file sizes: QEMU writes the disk, and the console below it.
+fn largest_file(spec: &MachineSpec) -> Result<u64, PlanError> {
+    let stat = rustix::fs::fstat(&spec.root_disk).map_err(|e| PlanError::Descriptor {
+        what: "root disk",
+        source: e.into(),
+    })?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0) + FILE_SLACK)
+}
+
+fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
+    let mut files = vec![
+        FileRule::path(&qemu.binary, FileAccess::ReadExecute),
+        FileRule::descriptor(KERNEL, FileAccess::Read),
+        FileRule::path("/dev/null", FileAccess::Write),
+        FileRule::path("/dev/urandom", FileAccess::Read),
+        // To open the kernel and the initramfs by their numbers.
+        FileRule::path("/proc/self", FileAccess::Read),
+    ];
+    // Programs, libraries and firmware; on merged systems the others are links into /usr.
+    for path in ["/usr", "/lib", "/lib64"] {
+        files.push(FileRule::path(path, FileAccess::ReadExecute));
+    }
+    for path in ["/etc/ld.so.cache", "/etc/localtime", "/etc/qemu"] {
+        files.push(FileRule::path(path, FileAccess::Read));
+    }
+    if !spec.network.restrict {
+        // The user network asks the host's resolvers; the directories because resolv.conf is
+        // a link into them and is replaced, not rewritten.
+        for path in [
+            "/etc/resolv.conf",
+            "/etc/hosts",
+            "/run/systemd/resolve",
+            "/run/NetworkManager",
+            "/run/resolvconf",
+        ] {
+            files.push(FileRule::path(path, FileAccess::Read));
+        }
+    }
+    if spec.accelerator == Accelerator::Kvm {
+        files.push(FileRule::path("/dev/kvm", FileAccess::Device));
+    }
+    Confinement {
+        files,
+        // The forwarded port is the kernel's choice, and the only one.
+        tcp_bind: Some(vec![0]),
+        tcp_connect: spec.network.restrict.then(Vec::new),
+        scoped: true,
+    }
+}
+
+fn descriptors(spec: MachineSpec) -> Vec<(OwnedFd, RawFd)> {
+    let console = match spec.console {
+        ConsoleSink::Stream(fd) | ConsoleSink::File(fd) => fd,
+    };
+    vec![
+        (console, CONSOLE),
+        (spec.stderr, STDERR),
+        (spec.kernel.into(), KERNEL),
+        (spec.initrd, INITRD),
+        (spec.root_disk, ROOT_DISK),
+        (spec.control, CONTROL),
+        (spec.monitor, MONITOR),
+    ]
+}
+
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.to_owned());
+    }
+
+    fn option(&mut self, option: &str, value: impl Into<String>) {
+        self.0.push(option.to_owned());
+        self.0.push(value.into());
+    }
+}
+
+/// QEMU's option syntax: a comma in a value is written twice.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn uuid(bytes: &[u8; 16]) -> String {
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
