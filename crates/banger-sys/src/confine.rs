@@ -99,9 +99,9 @@ impl Launch {
             .map_err(|e| ("set oom_score_adj", e))?;
         limit(&spec.limits).map_err(|e| ("set the resource limits", e))?;
         rustix::thread::set_no_new_privs(true).map_err(|e| ("set no-new-privileges", e.into()))?;
+        drop_capabilities().map_err(|e| ("drop the capabilities", e))?;
         let enforcement =
             restrict(&spec.confinement, |number| self.parked(number)).map_err(|e| ("set up Landlock", e))?;
-        drop_capabilities().map_err(|e| ("drop the capabilities", e))?;
         Ok(enforcement)
     }
 
@@ -111,8 +111,7 @@ impl Launch {
     }
 
     fn place_descriptors(&self) -> io::Result<()> {
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        let null = fcntl_dupfd_cloexec(&null, PARKED)?;
+        let null = parked_null()?;
         for standard in 0..3 {
             if !self.order.targets.contains(&standard) {
                 place(null.as_fd(), standard)?;
@@ -168,6 +167,12 @@ impl Launch {
             let _ = send(&self.socket, &text, SendFlags::NOSIGNAL);
         }
     }
+}
+
+/// Nothing may own a number below [`PARKED`] when those are closed.
+fn parked_null() -> io::Result<OwnedFd> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    Ok(fcntl_dupfd_cloexec(&null, PARKED)?)
 }
 
 fn limit(limits: &Limits) -> io::Result<()> {

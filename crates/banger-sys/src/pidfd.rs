@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 /// How long the parent of a process that is not ours may take to reap it, before its exit
 /// status counts as unknown.
-const REAP_LIMIT: Duration = Duration::from_secs(1);
+const REAP_LIMIT: Duration = Duration::from_millis(300);
 
 /// One process, whatever becomes of its number.
 #[derive(Debug)]
