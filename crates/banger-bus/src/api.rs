@@ -113,6 +113,11 @@ impl Caller {
         }
     }
 
+    /// The connection that he uses: the bus, or his own.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Resolves when the caller has left: its connection to the bus, or to us where there is no
     /// bus, is closed.
     pub async fn gone(self) {

@@ -1,0 +1,218 @@
+//! SSH connections to a guest's agent, kept open: a command costs a channel and not a handshake.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use russh::Channel;
+use russh::client::{self, Handle, Msg};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::error::{Error, Result};
+
+/// The user as whom commands run.
+const USER: &str = "root";
+/// How long connecting may take: under emulation a handshake alone takes a second.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Connections to one guest. A client that does not read its output stops the connection that
+/// carries it, so each command has its own as long as there are few.
+const MAX_SESSIONS: usize = 8;
+/// Connections that stay open without a command.
+const MAX_UNUSED: usize = 2;
+/// What the guest may send before we take it, per channel in bytes.
+const WINDOW: u32 = 2 << 20;
+/// The largest piece of data in bytes; below what TCP and russh take as one.
+const PACKET: u32 = 65_535;
+/// Messages of one channel that wait to be taken.
+const CHANNEL_BUFFER: usize = 32;
+
+/// Where a guest's agent is and how it proves itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    /// A line of authorized_keys(5).
+    pub(crate) host_key: String,
+}
+
+/// The way into one running guest.
+pub(crate) struct Agent {
+    address: SocketAddr,
+    host_key: PublicKey,
+    client_key: Arc<PrivateKey>,
+    config: Arc<client::Config>,
+    sessions: Mutex<Vec<Arc<Session>>>,
+}
+
+struct Session {
+    handle: Handle<Pin>,
+    /// Commands that run on it.
+    used: AtomicUsize,
+}
+
+/// The use of a connection by one command; its place is free again when this is dropped.
+pub(super) struct Lease {
+    session: Arc<Session>,
+    agent: Arc<Agent>,
+}
+
+/// Accepts one host key.
+struct Pin {
+    key: PublicKey,
+    address: SocketAddr,
+}
+
+impl Agent {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When the host key cannot be read.
+    pub(crate) fn new(endpoint: &Endpoint, client_key: Arc<PrivateKey>) -> Result<Arc<Self>> {
+        let host_key = PublicKey::from_openssh(&endpoint.host_key)
+            .map_err(|_| Error::HostKey(endpoint.host_key.clone()))?;
+        let config = client::Config {
+            window_size: WINDOW,
+            maximum_packet_size: PACKET,
+            channel_buffer_size: CHANNEL_BUFFER,
+            nodelay: true,
+            ..client::Config::default()
+        };
+        Ok(Arc::new(Self {
+            address: endpoint.address,
+            host_key,
+            client_key,
+            config: Arc::new(config),
+            sessions: Mutex::default(),
+        }))
+    }
+
+    /// Connects, so that the first command finds a connection. Does nothing where one is open.
+    ///
+    /// # Errors
+    /// When the agent does not answer or is not the guest's.
+    pub(crate) async fn warm(self: &Arc<Self>) -> Result<()> {
+        self.lease().await.map(drop)
+    }
+
+    /// A session channel on a connection that still works.
+    pub(super) async fn channel(self: &Arc<Self>) -> Result<(Lease, Channel<Msg>)> {
+        let lease = self.lease().await?;
+        match lease.session.handle.channel_open_session().await {
+            Ok(channel) => Ok((lease, channel)),
+            // It was open a moment ago, but the guest may have ended it since.
+            Err(_) if lease.session.handle.is_closed() => {
+                drop(lease);
+                let lease = self.connect().await?;
+                let channel = lease.session.handle.channel_open_session().await;
+                channel.map(|channel| (lease, channel)).map_err(Error::Ssh)
+            }
+            Err(error) => Err(Error::Ssh(error)),
+        }
+    }
+
+    async fn lease(self: &Arc<Self>) -> Result<Lease> {
+        match self.take() {
+            Some(lease) => Ok(lease),
+            None => self.connect().await,
+        }
+    }
+
+    /// An unused connection, or the least used one when there are many.
+    fn take(self: &Arc<Self>) -> Option<Lease> {
+        let mut sessions = self.lock();
+        sessions.retain(|session| !session.handle.is_closed());
+        let full = sessions.len() >= MAX_SESSIONS;
+        let session = sessions
+            .iter()
+            .min_by_key(|session| session.used.load(Ordering::Relaxed))?;
+        if !full && session.used.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        session.used.fetch_add(1, Ordering::Relaxed);
+        Some(Lease {
+            session: session.clone(),
+            agent: self.clone(),
+        })
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<Lease> {
+        let address = self.address;
+        let handle = timeout(CONNECT, self.handshake())
+            .await
+            .map_err(|_| Error::ConnectTimeout(address))??;
+        let session = Arc::new(Session {
+            handle,
+            used: AtomicUsize::new(1),
+        });
+        self.lock().push(session.clone());
+        Ok(Lease {
+            session,
+            agent: self.clone(),
+        })
+    }
+
+    async fn handshake(&self) -> Result<Handle<Pin>> {
+        let address = self.address;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|source| Error::Connect { address, source })?;
+        stream
+            .set_nodelay(true)
+            .map_err(|source| Error::Connect { address, source })?;
+        let pin = Pin {
+            key: self.host_key.clone(),
+            address,
+        };
+        let mut handle = client::connect_stream(self.config.clone(), stream, pin).await?;
+        let key = PrivateKeyWithHashAlg::new(self.client_key.clone(), None);
+        let answer = handle
+            .authenticate_publickey(USER, key)
+            .await
+            .map_err(Error::Ssh)?;
+        if answer.success() {
+            Ok(handle)
+        } else {
+            Err(Error::Refused)
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut sessions = self.agent.lock();
+        self.session.used.fetch_sub(1, Ordering::Relaxed);
+        let mut unused = 0;
+        sessions.retain(|session| {
+            if session.used.load(Ordering::Relaxed) == 0 {
+                unused += 1;
+            }
+            // A dropped handle ends its connection.
+            !session.handle.is_closed() && (unused <= MAX_UNUSED || session.used.load(Ordering::Relaxed) > 0)
+        });
+    }
+}
+
+impl client::Handler for Pin {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool> {
+        match offered {
+            PublicKeyOrCertificate::PublicKey { key, .. } if key.key_data() == self.key.key_data() => {
+                Ok(true)
+            }
+            _ => Err(Error::WrongHostKey(self.address)),
+        }
+    }
+}
+
+impl From<russh::Error> for Error {
+    fn from(error: russh::Error) -> Self {
+        Self::Ssh(error)
+    }
+}

@@ -1,0 +1,14 @@
+//! The way into a running guest: the owner's key, SSH connections to its agent, and commands.
+
+pub(crate) mod agent;
+mod error;
+pub(crate) mod exec;
+pub(crate) mod keys;
+pub(crate) mod known_hosts;
+mod quote;
+mod stdio;
+
+pub(crate) use agent::{Agent, Endpoint};
+pub(crate) use error::Error;
+pub(crate) use keys::ClientKey;
+pub(crate) use known_hosts::KnownHosts;
