@@ -41,7 +41,8 @@ pub enum VmmEvent {
         /// QEMU's word, as `guest-shutdown`, `guest-panic` or `host-qmp-quit`.
         reason: String,
     },
-    /// The machine starts again. `guest`: by the guest's own wish.
+    /// The machine starts again. `guest`: by the guest's own wish. One restart may tell it
+    /// several times: SeaBIOS resets again when it finds that it has run before.
     Reset {
         guest: bool,
     },
@@ -342,4 +343,151 @@ fn parse_forwarded(text: &str, guest_port: u16) -> Option<u16> {
         let guest: u16 = words.nth(1)?.parse().ok()?;
         (guest == guest_port).then_some(host)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#;
+
+    /// A monitor that plays a script: lines beginning with `<` must come (the id is whatever
+    /// came last where `ID` stands), the others are said.
+    async fn play(stream: UnixStream, script: &[&str]) {
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read).lines();
+        let mut id = Value::Null;
+        for step in script {
+            if let Some(expected) = step.strip_prefix('<') {
+                let line = lines.next_line().await.unwrap().unwrap();
+                let command: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(command["execute"], expected);
+                id = command["id"].clone();
+            } else {
+                let line = step.replace("ID", &id.to_string());
+                write.write_all(line.as_bytes()).await.unwrap();
+                write.write_all(b"\r\n").await.unwrap();
+            }
+        }
+    }
+
+    const NEGOTIATION: [&str; 3] = [GREETING, "<qmp_capabilities", r#"{"return": {}, "id": ID}"#];
+
+    /// A client, and the monitor that goes on with the script after the negotiation.
+    async fn connected(
+        script: &'static [&'static str],
+    ) -> (Qmp, mpsc::Receiver<VmmEvent>, tokio::task::JoinHandle<()>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = tokio::spawn(async move {
+            play(theirs, &[&NEGOTIATION[..], script].concat()).await;
+        });
+        let (qmp, events) = Qmp::over(ours).await.unwrap();
+        (qmp, events, server)
+    }
+
+    #[tokio::test]
+    async fn commands_and_events_pass_each_other() {
+        let (qmp, mut events, server) = connected(&[
+            "<query-status",
+            r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}"#,
+            r#"{"event": "NIC_RX_FILTER_CHANGED", "data": {"name": "x"}}"#,
+            r#"{"return": {"status": "running", "running": true}, "id": ID}"#,
+            "<system_powerdown",
+            r#"{"event": "POWERDOWN"}"#,
+            r#"{"event": "GUEST_PANICKED", "data": {"action": "poweroff"}}"#,
+            r#"{"return": {}, "id": ID}"#,
+            r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-panic"}}"#,
+        ])
+        .await;
+        assert_eq!(qmp.query_status().await.unwrap(), "running");
+        qmp.system_powerdown().await.unwrap();
+        server.await.unwrap();
+        for expected in [
+            VmmEvent::Reset { guest: true },
+            VmmEvent::Powerdown,
+            VmmEvent::GuestPanicked,
+            VmmEvent::Shutdown {
+                guest: true,
+                reason: "guest-panic".into(),
+            },
+        ] {
+            assert_eq!(events.recv().await, Some(expected));
+        }
+        assert_eq!(events.recv().await, None);
+        assert!(matches!(qmp.stop().await, Err(QmpError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_qemus_words_without_control_characters() {
+        let (qmp, _events, server) = connected(&[
+            "<quit",
+            r#"{"id": ID, "error": {"class": "GenericError", "desc": "No\u001b[2J way"}}"#,
+        ])
+        .await;
+        let refusal = qmp.quit().await.unwrap_err();
+        assert_eq!(refusal.to_string(), "The VMM refused quit: No [2J way");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_another_command_is_not_taken() {
+        let (qmp, _events, server) = connected(&[
+            "<query-status",
+            r#"{"return": {"status": "wrong"}, "id": 77}"#,
+            r#"{"return": {"status": "wrong"}}"#,
+            r#"{"return": {"status": "paused"}, "id": ID}"#,
+        ])
+        .await;
+        assert_eq!(qmp.query_status().await.unwrap(), "paused");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_qmp_closes_the_connection() {
+        for broken in [
+            &["<stop", "nonsense"][..],
+            &["<stop", GREETING],
+            &["<stop", "[]"],
+            &["<stop"],
+        ] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let script = [&NEGOTIATION[..], broken].concat();
+            tokio::join!(play(theirs, &script), async {
+                let (qmp, mut events) = Qmp::over(ours).await.unwrap();
+                let failure = qmp.stop().await.unwrap_err();
+                assert!(matches!(failure, QmpError::Closed), "{broken:?}: {failure}");
+                assert_eq!(events.recv().await, None);
+            });
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_, failure) = tokio::join!(play(theirs, &[r#"{"event": "STOP"}"#]), Qmp::over(ours));
+        assert!(matches!(failure, Err(QmpError::NotUnderstood)));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_cut_off() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let flood = async move {
+            let (_read, mut write) = theirs.into_split();
+            let block = [b'x'; 64 << 10];
+            let mut sent = 0;
+            // The client closes when it has read its limit.
+            while write.write_all(&block).await.is_ok() {
+                sent += block.len();
+            }
+            sent
+        };
+        let (sent, failure) = tokio::join!(flood, Qmp::over(ours));
+        assert!(matches!(failure, Err(QmpError::Closed)));
+        assert!(sent < 3 * MAX_LINE, "{sent}");
+    }
+
+    #[test]
+    fn the_forwarded_port_is_found() {
+        let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[ESTABLISHED]  31       10.0.2.15  1022       127.0.0.1  1022     0     0\r\n  UDP[HOST_FORWARD]  9  127.0.0.1 53  10.0.2.15  1022     0     0\r\n  TCP[HOST_FORWARD]  12       127.0.0.1 38003       10.0.2.15  1022     0     0\r\n";
+        assert_eq!(parse_forwarded(text, 1022), Some(38003));
+        assert_eq!(parse_forwarded(text, 22), None);
+        assert_eq!(parse_forwarded("", 22), None);
+        assert_eq!(parse_forwarded("TCP[HOST_FORWARD] 1 x 99999 y 22", 22), None);
+    }
 }
