@@ -145,7 +145,8 @@ async fn a_guest_that_powers_off_ends_the_process() {
 #[tokio::test]
 async fn a_guest_that_resets_starts_again_in_the_same_process() {
     let Some(qemu) = qemu().await else { return };
-    let (spec, mut host) = machine("reset");
+    let (mut spec, mut host) = machine("reset");
+    spec.network.restrict = false;
     let launched = launch(&qemu, spec);
     launched.barrier.release().await.unwrap();
     for _ in 0..3 {

@@ -25,8 +25,8 @@ const MONITOR: RawFd = 14;
 const OPEN_FILES: u64 = 4096;
 /// Below the owner's programs when memory runs out.
 const OOM_SCORE_ADJ: i16 = 200;
-/// Room above the largest file that QEMU writes, for rounding.
-const FILE_SLACK: u64 = 1 << 20;
+/// The least limit of file sizes: a console file below it cannot end the machine.
+const FILE_BYTES: u64 = 1 << 30;
 
 /// See [`crate::engine::Engine::plan`].
 pub(crate) fn plan(qemu: &Qemu, spec: MachineSpec) -> Result<LaunchPlan, PlanError> {
@@ -201,13 +201,13 @@ fn network(network: &UserNetwork, list: &mut Arguments) {
     );
 }
 
-/// The limit of file sizes: QEMU writes the disk, and the console below it.
+/// The limit of file sizes: QEMU writes the disk and the console.
 fn largest_file(spec: &MachineSpec) -> Result<u64, PlanError> {
     let stat = rustix::fs::fstat(&spec.root_disk).map_err(|e| PlanError::Descriptor {
         what: "root disk",
         source: e.into(),
     })?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0) + FILE_SLACK)
+    Ok(u64::try_from(stat.st_size).unwrap_or(0).max(FILE_BYTES))
 }
 
 fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
@@ -219,8 +219,8 @@ fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
         // To open the kernel and the initramfs by their numbers.
         FileRule::path("/proc/self", FileAccess::Read),
     ];
-    // Programs, libraries and firmware; on merged systems the others are links into /usr.
-    for path in ["/usr", "/lib", "/lib64"] {
+    // Programs, libraries and firmware; on most systems the others are links into /usr.
+    for path in ["/usr", "/lib", "/lib64", "/nix/store"] {
         files.push(FileRule::path(path, FileAccess::ReadExecute));
     }
     for path in ["/etc/ld.so.cache", "/etc/localtime", "/etc/qemu"] {
