@@ -68,7 +68,8 @@ pub struct Launcher {
     pub arguments: Vec<OsString>,
 }
 
-/// A launched process before its program runs.
+/// A launched process before its program runs. However it ends, it stays a zombie until
+/// [`Pidfd::exited`] was awaited.
 #[derive(Debug)]
 pub struct Launched {
     pub pid: u32,

@@ -86,8 +86,8 @@ pub struct UserNetwork {
     pub agent_port: u16,
 }
 
-/// Where the guest's serial console goes. The VMM only writes to it, and drops what it does
-/// not take.
+/// Where the guest's serial console goes. The VMM only writes to it; while it takes nothing,
+/// the guest finds its serial port busy, and nobody else waits.
 #[derive(Debug)]
 pub enum ConsoleSink {
     /// A connected stream, as to journald.
