@@ -79,6 +79,21 @@ impl Dirs {
         self.state.join("bangerd.lock")
     }
 
+    /// What a daemon that a client started says on its standard error.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.state.join("bangerd.log")
+    }
+
+    /// The private key that the daemon makes where the configuration names none.
+    pub fn ssh_key(&self) -> PathBuf {
+        self.state.join("ssh/id_ed25519")
+    }
+
+    /// The guests' host keys, each as `banger-<id>`.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.state.join("known_hosts")
+    }
+
     /// The directory that holds one directory per VM.
     pub fn vms(&self) -> PathBuf {
         self.state.join("vms")

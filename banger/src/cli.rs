@@ -1,0 +1,257 @@
+//! The command line's shape: one enum for each noun.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{completion, daemon, doctor, image, kernel, man, version, vm};
+use crate::error::Result;
+use crate::exit;
+
+/// Disposable Linux machines in one command
+///
+/// `banger vm run` makes a virtual machine and opens a shell in it; `banger vm run --rm -- CMD`
+/// runs one command in a new machine and leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(name = "banger", bin_name = "banger", version, propagate_version = false)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(Box<Vm>),
+    /// Root file systems that VMs start from
+    #[command(subcommand)]
+    Image(Image),
+    /// Kernels that VMs boot
+    #[command(subcommand)]
+    Kernel(Kernel),
+    /// List VMs: the same as `banger vm list`
+    Ps(vm::list::List),
+    Doctor(doctor::Doctor),
+    /// The daemon behind it all
+    #[command(subcommand)]
+    Daemon(Daemon),
+    Version(version::Version),
+    Completion(completion::Completion),
+    #[command(hide = true)]
+    Man(man::Man),
+}
+
+#[derive(Debug, Subcommand)]
+enum Vm {
+    Run(vm::run::Run),
+    Create(vm::create::Create),
+    Start(vm::start::Start),
+    Stop(vm::stop::Stop),
+    Restart(vm::restart::Restart),
+    Kill(vm::kill::Kill),
+    #[command(visible_alias = "rm")]
+    Delete(vm::delete::Delete),
+    #[command(visible_alias = "ls")]
+    List(vm::list::List),
+    Show(vm::show::Show),
+    Exec(vm::exec::Exec),
+    Ssh(vm::ssh::Ssh),
+    Logs(vm::logs::Logs),
+    Pause(vm::pause::Pause),
+    Resume(vm::resume::Resume),
+    Prune(vm::prune::Prune),
+}
+
+#[derive(Debug, Subcommand)]
+enum Image {
+    Pull(image::pull::Pull),
+    #[command(visible_alias = "ls")]
+    List(image::list::List),
+    Show(image::show::Show),
+    Register(image::register::Register),
+    Promote(image::promote::Promote),
+    #[command(visible_alias = "rm")]
+    Delete(image::delete::Delete),
+}
+
+#[derive(Debug, Subcommand)]
+enum Kernel {
+    Pull(kernel::pull::Pull),
+    #[command(visible_alias = "ls")]
+    List(kernel::list::List),
+    Show(kernel::show::Show),
+    Import(kernel::import::Import),
+    #[command(visible_alias = "delete")]
+    Rm(kernel::rm::Rm),
+}
+
+#[derive(Debug, Subcommand)]
+enum Daemon {
+    Status(daemon::status::Status),
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Vm(vm) => return vm.run().await,
+            Command::Image(image) => image.run().await,
+            Command::Kernel(kernel) => kernel.run().await,
+            Command::Ps(list) => list.run().await,
+            Command::Doctor(doctor) => doctor.run().await,
+            Command::Daemon(Daemon::Status(status)) => status.run().await,
+            Command::Version(version) => version.run(),
+            Command::Completion(completion) => completion.run(),
+            Command::Man(man) => man.run(),
+        };
+        ordinary(result)
+    }
+}
+
+impl Vm {
+    async fn run(self) -> ExitCode {
+        ordinary(match self {
+            Self::Run(run) => return in_guest(run.run().await),
+            Self::Exec(exec) => return in_guest(exec.run().await),
+            Self::Ssh(ssh) => return in_guest(ssh.run().await),
+            Self::Create(create) => create.run().await,
+            Self::Start(start) => start.run().await,
+            Self::Stop(stop) => stop.run().await,
+            Self::Restart(restart) => restart.run().await,
+            Self::Kill(kill) => kill.run().await,
+            Self::Delete(delete) => delete.run().await,
+            Self::List(list) => list.run().await,
+            Self::Show(show) => show.run().await,
+            Self::Logs(logs) => logs.run().await,
+            Self::Pause(pause) => pause.run().await,
+            Self::Resume(resume) => resume.run().await,
+            Self::Prune(prune) => prune.run().await,
+        })
+    }
+}
+
+impl Image {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::Pull(pull) => pull.run().await,
+            Self::List(list) => list.run().await,
+            Self::Show(show) => show.run().await,
+            Self::Register(register) => register.run().await,
+            Self::Promote(promote) => promote.run().await,
+            Self::Delete(delete) => delete.run().await,
+        }
+    }
+}
+
+impl Kernel {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::Pull(pull) => pull.run().await,
+            Self::List(list) => list.run().await,
+            Self::Show(show) => show.run().await,
+            Self::Import(import) => import.run().await,
+            Self::Rm(rm) => rm.run().await,
+        }
+    }
+}
+
+fn ordinary(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error, exit::ordinary(&error)),
+    }
+}
+
+fn in_guest(result: Result<u8>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => exit::report(&error, exit::in_guest(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::path::Path;
+    use std::{env, fs};
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Help is part of the interface: a change of it is seen in the review.
+    #[test]
+    fn help_is_as_recorded() {
+        let mut text = String::new();
+        // A width of its own: not the terminal's of whoever runs the test.
+        let mut root = Cli::command().term_width(100);
+        root.build();
+        collect(&mut root, &mut text);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/help.txt");
+        if env::var_os("BANGER_UPDATE_SNAPSHOTS").is_some() {
+            fs::write(&file, &text).unwrap();
+        }
+        let recorded = fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            recorded == text,
+            "the help has changed; look at it, and record it with BANGER_UPDATE_SNAPSHOTS=1"
+        );
+    }
+
+    fn collect(command: &mut clap::Command, text: &mut String) {
+        let help = command.render_long_help();
+        writeln!(
+            text,
+            "=== {}\n{}",
+            command.get_bin_name().unwrap_or_default(),
+            help
+        )
+        .unwrap();
+        for sub in command
+            .get_subcommands_mut()
+            .filter(|sub| sub.get_name() != "help")
+        {
+            collect(sub, text);
+        }
+    }
+
+    #[test]
+    fn a_command_comes_after_two_dashes() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        for good in [
+            "banger vm run",
+            "banger vm run --rm -- sh -c exit",
+            "banger vm run --name a --vcpu 2 --memory 2G --disk-size 9G -e A=b -l c=d --no-network -t",
+            "banger vm exec a -it --workdir /srv -e A=b -- ls -l",
+            "banger vm delete -f a b",
+            "banger ps -a -q --filter label=x",
+            "banger image register a --rootfs r --kernel k --modules m",
+            "banger image register --name a --rootfs r --kernel-ref k",
+        ] {
+            assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
+        }
+        for bad in [
+            "banger",
+            "banger vm run PATH",
+            "banger vm run --memory 0",
+            "banger vm run --vcpu 0",
+            "banger vm run --engine xen",
+            "banger vm run --network none --no-network",
+            "banger vm exec a",
+            "banger vm exec a -t -T -- ls",
+            "banger vm exec a --workdir srv -- ls",
+            "banger vm delete",
+            "banger ps -q --json",
+            "banger image register a --rootfs r --kernel k --kernel-ref k",
+            "banger image register --rootfs r",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

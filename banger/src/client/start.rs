@@ -1,0 +1,221 @@
+//! Starts the daemon. The one who holds the start lock makes the socket and hands it over, so
+//! everybody can connect before the daemon has come up: the kernel keeps them in the queue.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use banger_model::Dirs;
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{FlockOperation, flock};
+use tokio::process::Child;
+use zbus::Connection;
+
+use super::connect::{Transport, check_directory, greet, open_socket};
+use crate::error::{Error, Result};
+
+/// The daemon's descriptor for its socket, as in sd_listen_fds(3).
+const LISTEN_FD: i32 = 3;
+/// How much of the daemon's log an error repeats, in bytes.
+const TAIL: usize = 2000;
+
+/// The daemon that the user names.
+pub(super) fn named_daemon() -> Option<PathBuf> {
+    env::var_os("BANGERD")
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+}
+
+/// Where the daemon's program is: named, beside us, on PATH, or where packages put it.
+pub(crate) fn daemon_program() -> Result<PathBuf> {
+    if let Some(named) = named_daemon() {
+        return Ok(named);
+    }
+    let beside = env::current_exe().ok().map(|exe| exe.with_file_name("bangerd"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    beside
+        .into_iter()
+        .chain(
+            env::split_paths(&path)
+                .filter(|dir| dir.is_absolute())
+                .map(|dir| dir.join("bangerd")),
+        )
+        .chain(["/usr/libexec/bangerd", "/usr/lib/banger/bangerd"].map(PathBuf::from))
+        .find(|candidate| is_executable(candidate))
+        .ok_or(Error::NoDaemonProgram)
+}
+
+/// Starts a daemon, unless somebody was quicker, and connects to it.
+pub(super) async fn start(dirs: &Dirs) -> Result<(Connection, Transport)> {
+    let socket = dirs.socket();
+    make_directory(&dirs.runtime)?;
+    make_directory(&dirs.state)?;
+    let lock = lock(&dirs.start_lock()).await?;
+    if let Some(stream) = open_socket(&socket)? {
+        drop(lock);
+        return greet(stream, &socket).await;
+    }
+    let listener = listen(&socket)?;
+    let log = dirs.daemon_log();
+    let child = spawn(listener, &log)?;
+    // From here on the socket answers, if only by its queue: others need not wait for us.
+    drop(lock);
+    let Some(stream) = open_socket(&socket)? else {
+        return Err(died(child, &log).await);
+    };
+    let mut child = child;
+    tokio::select! {
+        // An answer counts more than an end: the daemon may have handed over to another.
+        biased;
+        connected = greet(stream, &socket) => match connected {
+            Err(Error::Bus(_)) => Err(died(child, &log).await),
+            other => other,
+        },
+        status = child.wait() => Err(died_with(status.ok(), &log)),
+    }
+}
+
+/// What the daemon said last on its standard error.
+pub(crate) fn log_tail(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let tail = &bytes[bytes.len().saturating_sub(TAIL)..];
+    let text = String::from_utf8_lossy(tail);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let last = lines.len().saturating_sub(3);
+    lines[last..].join("; ")
+}
+
+fn make_directory(directory: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|e| Error::io(format!("Cannot make the directory {directory:?}"), e))?;
+    check_directory(directory)
+}
+
+async fn lock(path: &Path) -> Result<File> {
+    let refused = |e| Error::io(format!("Cannot lock {path:?}"), e);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(refused)?;
+    // A thread waits, so that Ctrl-C and the runtime go on.
+    let waiting = tokio::task::spawn_blocking(move || {
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    });
+    waiting
+        .await
+        .map_err(|e| refused(io::Error::other(e)))?
+        .map_err(refused)
+}
+
+fn listen(socket: &Path) -> Result<UnixListener> {
+    match fs::remove_file(socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io(format!("Cannot remove the dead socket {socket:?}"), e));
+        }
+        _ => {}
+    }
+    // Nobody else can reach it between the two steps: its directory is ours.
+    UnixListener::bind(socket)
+        .and_then(|listener| fs::set_permissions(socket, Permissions::from_mode(0o600)).map(|()| listener))
+        .map_err(|e| Error::io(format!("Cannot listen on {socket:?}"), e))
+}
+
+fn spawn(listener: UnixListener, log: &Path) -> Result<Child> {
+    let program = daemon_program()?;
+    // A new daemon begins a new log; what it says later is the journal's, or bounded by itself.
+    let log_file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(log)
+        .map_err(|e| Error::io(format!("Cannot write {log:?}"), e))?;
+    let mut command = Command::new(&program);
+    command
+        .current_dir("/")
+        .env("LISTEN_FDS", "1")
+        // The daemon's pid is not known beforehand, so LISTEN_PID cannot be told.
+        .env("BANGER_LISTEN", "1")
+        .env_remove("LISTEN_PID")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log_file)
+        // Ctrl-C at our terminal is not for the daemon.
+        .process_group(0)
+        .fd_mappings(vec![FdMapping {
+            parent_fd: OwnedFd::from(listener),
+            child_fd: LISTEN_FD,
+        }])
+        .expect("one mapping cannot collide");
+    tokio::process::Command::from(command)
+        .spawn()
+        .map_err(|e| Error::io(format!("Cannot start {program:?}"), e))
+}
+
+/// The daemon has closed the socket without an answer, so its end is near.
+async fn died(mut child: Child, log: &Path) -> Error {
+    let status = child.wait().await.ok();
+    died_with(status, log)
+}
+
+fn died_with(status: Option<ExitStatus>, log: &Path) -> Error {
+    let said = log_tail(log);
+    let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+    let words = if said.is_empty() {
+        status
+    } else {
+        format!("{status}: {said}")
+    };
+    Error::DaemonDied {
+        words,
+        log: log.to_owned(),
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_the_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        assert_eq!(log_tail(&log), "");
+        fs::write(&log, "one\ntwo\n\nthree\nfour\n").unwrap();
+        assert_eq!(log_tail(&log), "two; three; four");
+        fs::write(&log, "x".repeat(10 * TAIL)).unwrap();
+        assert_eq!(log_tail(&log).len(), TAIL);
+    }
+
+    #[test]
+    fn a_dead_socket_makes_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        drop(listen(&socket).unwrap());
+        let _listener = listen(&socket).unwrap();
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(open_socket(&socket).unwrap().is_some());
+    }
+}

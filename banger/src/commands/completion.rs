@@ -1,0 +1,46 @@
+//! `banger completion`.
+
+use clap::{Args, ValueEnum};
+use clap_complete::env::{EnvCompleter, Shells};
+
+use crate::error::{Error, Result};
+use crate::output;
+
+/// Write the completion script of a shell
+///
+/// The script asks `banger` itself, so it completes the names of VMs, images and kernels too. It
+/// never starts the daemon.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  bash:  source <(banger completion bash)
+  zsh:   source <(banger completion zsh)
+  fish:  banger completion fish | source")]
+pub(crate) struct Completion {
+    shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Completion {
+    pub(crate) fn run(&self) -> Result<()> {
+        let name = match self.shell {
+            Shell::Bash => "bash",
+            Shell::Zsh => "zsh",
+            Shell::Fish => "fish",
+        };
+        let mut script = Vec::new();
+        let shells = Shells::builtins();
+        let shell: &dyn EnvCompleter = shells
+            .completer(name)
+            .expect("the three shells are among the built-in ones");
+        shell
+            .write_registration("COMPLETE", "banger", "banger", "banger", &mut script)
+            .map_err(Error::Output)?;
+        output::data(&script)
+    }
+}

@@ -1,0 +1,3 @@
+//! `banger daemon …`.
+
+pub(crate) mod status;

@@ -1,0 +1,125 @@
+//! `banger doctor`.
+
+use std::process::Stdio;
+
+use clap::Args;
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::client::daemon_program;
+use crate::error::{Error, Result};
+use crate::exit;
+use crate::output::{self, Style, Table, Tone};
+
+/// Say what works on this machine, what does not, and what to do about it
+///
+/// It changes nothing and needs no running daemon.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    /// Fail on warnings too
+    #[arg(long)]
+    strict: bool,
+}
+
+/// What `bangerd doctor --json` writes.
+#[derive(Debug, Deserialize)]
+struct Document {
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Check {
+    name: String,
+    /// `ok`, `info`, `warning` or `failure`.
+    status: String,
+    message: String,
+    /// What to do, where there is something.
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self) -> Result<()> {
+        let program = daemon_program()?;
+        let output = Command::new(&program)
+            .args(["doctor", "--json"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .await
+            .map_err(|e| Error::io(format!("Cannot start {program:?}"), e))?;
+        let unusable = || Error::ChildFailed {
+            program: format!("`{} doctor`", program.display()),
+            status: output.status.to_string(),
+        };
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| unusable())?;
+        let checks = Document::deserialize(&document).map_err(|_| unusable())?.checks;
+        if self.json {
+            output::json(&document)?;
+        } else {
+            output::data(table(&checks).render(Style::stdout()).as_bytes())?;
+            output::line(&summary(&checks))?;
+        }
+        if self.is_failed(&checks) {
+            Err(Error::Reported(exit::FAILED))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_failed(&self, checks: &[Check]) -> bool {
+        checks
+            .iter()
+            .any(|check| check.status == "failure" || (self.strict && check.status == "warning"))
+    }
+}
+
+fn table(checks: &[Check]) -> Table {
+    let mut table = Table::default();
+    for check in checks {
+        let tone = match check.status.as_str() {
+            "ok" => Tone::Good,
+            "warning" => Tone::Warn,
+            "failure" => Tone::Bad,
+            _ => Tone::Faint,
+        };
+        table
+            .row([&check.status, &check.name, &check.message])
+            .tone(0, Some(tone));
+        if let Some(hint) = check.hint.as_ref().filter(|hint| !hint.is_empty()) {
+            table.row(["", "", &format!("→ {hint}")]);
+        }
+    }
+    table
+}
+
+fn summary(checks: &[Check]) -> String {
+    let count = |status: &str| checks.iter().filter(|check| check.status == status).count();
+    match (count("failure"), count("warning")) {
+        (0, 0) => "Everything is well".to_owned(),
+        (failures, warnings) => format!("{failures} failure(s), {warnings} warning(s)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_strict_minds_warnings() {
+        let text = r#"{"version":1,"checks":[
+            {"name":"kvm","status":"warning","message":"No KVM","hint":"Use a host with it","more":1},
+            {"name":"tools","status":"ok","message":"All there"}]}"#;
+        let checks = serde_json::from_str::<Document>(text).unwrap().checks;
+        let doctor = |strict| Doctor { json: false, strict };
+        assert!(!doctor(false).is_failed(&checks) && doctor(true).is_failed(&checks));
+        assert_eq!(
+            table(&checks).render(Style::none()),
+            "warning   kvm     No KVM\n                  → Use a host with it\nok        tools   All there\n"
+        );
+        assert_eq!(summary(&checks), "0 failure(s), 1 warning(s)");
+    }
+}

@@ -1,0 +1,83 @@
+//! `banger vm exec`.
+
+use clap::Args;
+
+use super::Name;
+use crate::client::Client;
+use crate::error::Result;
+use crate::parse::{self, Pair};
+use crate::terminal::{self, GuestCommand};
+
+/// Run a command in a VM, with this command's standard streams
+///
+/// The exit status is the command's own, and 128+N when signal N ended it. 125: banger could
+/// not run it; 126: it cannot be executed; 127: it was not found.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  banger vm exec a -- uname -a
+  tar -c . | banger vm exec a --workdir /srv -- tar -x
+  banger vm exec a -- sh -c 'cd /tmp && ls | wc -l'")]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    session: SessionArgs,
+    #[command(flatten)]
+    env: EnvArgs,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// How a command in a guest is run.
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    /// Start in this directory of the guest [default: the user's home]
+    #[arg(long, short, value_name = "DIR", value_parser = absolute)]
+    pub(super) workdir: Option<String>,
+    /// Give the command a terminal [default: when standard input and output are terminals]
+    #[arg(long, short = 't')]
+    tty: bool,
+    /// Never give it one
+    #[arg(long, short = 'T', conflicts_with = "tty")]
+    no_tty: bool,
+    /// Standard input is always passed on: accepted for the habit of `-it`
+    #[arg(long, short, hide = true)]
+    interactive: bool,
+}
+
+/// An environment variable of one command.
+#[derive(Debug, Args)]
+struct EnvArgs {
+    /// An environment variable of the command; may be repeated
+    #[arg(long = "env", short = 'e', value_name = "KEY=VALUE", value_parser = parse::pair)]
+    env: Vec<Pair>,
+}
+
+impl Exec {
+    pub(crate) async fn run(self) -> Result<u8> {
+        let client = Client::connect().await?;
+        let vm = client.vm(&self.name.name).await?;
+        let command = GuestCommand {
+            argv: self.command,
+            env: parse::map(&self.env.env),
+            working_directory: self.session.workdir.clone(),
+            terminal: self.session.terminal(),
+        };
+        terminal::run(&client, &vm, command).await
+    }
+}
+
+impl SessionArgs {
+    pub(super) fn terminal(&self) -> bool {
+        self.tty || (!self.no_tty && terminal::wants_terminal())
+    }
+}
+
+fn absolute(text: &str) -> std::result::Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("write an absolute path of the guest".to_owned())
+    }
+}

@@ -1,0 +1,67 @@
+//! `banger vm prune`.
+
+use banger_bus::{DeleteOptions, VmInfo};
+use banger_model::VmState;
+use clap::Args;
+
+use crate::client::{Client, done};
+use crate::commands::{confirm, each};
+use crate::error::Result;
+use crate::output::{self, ProgressArgs};
+
+/// Delete every VM that does not run, and its disk
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Do not ask
+    #[arg(long, short)]
+    force: bool,
+    /// Only print what would be deleted
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
+}
+
+impl Prune {
+    pub(crate) async fn run(self) -> Result<()> {
+        let client = Client::connect().await?;
+        let vms: Vec<VmInfo> = client
+            .everything()
+            .await?
+            .vms
+            .into_iter()
+            .filter(|vm| vm.state == VmState::Stopped.as_str())
+            .collect();
+        if self.dry_run {
+            return vms.iter().try_for_each(|vm| output::line(&vm.name));
+        }
+        if vms.is_empty() {
+            output::note("Every VM runs: nothing to delete");
+            return Ok(());
+        }
+        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+        let question = format!(
+            "Delete {} VM(s) and their disks: {}?",
+            names.len(),
+            names.join(", ")
+        );
+        if !confirm(&question, self.force)? {
+            output::note("Nothing was deleted");
+            return Ok(());
+        }
+        // By id: a name may have been given to another VM while the user thought.
+        let ids: Vec<String> = vms.iter().map(|vm| vm.id.clone()).collect();
+        each(&ids, self.progress, async |id, view| {
+            let vm = client.vm(id).await?;
+            let name = vms
+                .iter()
+                .find(|vm| vm.id == id)
+                .map_or(id, |vm| vm.name.as_str());
+            // Never by force: one that was started meanwhile stays.
+            let call = vm.proxy.delete(DeleteOptions::default());
+            done(client.run_job(view, call).await?)?;
+            Ok(format!("{name}: deleted"))
+        })
+        .await
+    }
+}

@@ -1,0 +1,10 @@
+//! The program as a user runs it, against a daemon that only pretends: everything goes through
+//! the real contract, on a private socket in a temporary directory.
+
+mod exec;
+mod fake;
+mod host;
+mod list;
+mod results;
+mod run;
+mod start;
