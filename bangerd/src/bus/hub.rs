@@ -127,11 +127,27 @@ impl Bus {
 
     /// Whether a job runs or a VM lives.
     pub(crate) fn is_busy(&self) -> bool {
-        self.lock().objects.values().any(|object| match object {
-            Object::Job(_) | Object::Process(_) => true,
-            Object::Vm(api) => api.info().state.parse().is_ok_and(VmState::is_live),
-            Object::Image(_) | Object::Kernel(_) => false,
-        })
+        let jobs = self
+            .lock()
+            .objects
+            .values()
+            .any(|object| matches!(object, Object::Job(_) | Object::Process(_)));
+        jobs || self
+            .vms()
+            .iter()
+            .any(|vm| vm.state.parse().is_ok_and(VmState::is_live))
+    }
+
+    /// All VMs as they are now.
+    pub(crate) fn vms(&self) -> Vec<VmInfo> {
+        let state = self.lock();
+        let vms = state.objects.values().filter_map(|object| match object {
+            Object::Vm(api) => Some(api.clone()),
+            _ => None,
+        });
+        let vms: Vec<_> = vms.collect();
+        drop(state);
+        vms.iter().map(|api| api.info()).collect()
     }
 
     pub(crate) fn idle(&self) -> &Idle {

@@ -1,0 +1,63 @@
+//! An image on the bus.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Weak;
+
+use async_trait::async_trait;
+use banger_bus::api::{Caller, ImageApi, JobPath};
+use banger_bus::{Error, ErrorKind, ImageInfo, Result};
+use banger_image::image::{Image, ImageKernel, Kind, Origin};
+
+use super::library::Library;
+
+/// One image and where its operations are.
+pub(super) struct ImageEntry {
+    pub(super) image: Image,
+    pub(super) library: Weak<Library>,
+}
+
+/// What is told of an image. Looks at its file. Blocks.
+fn info(image: &Image) -> ImageInfo {
+    let used = std::fs::metadata(&image.rootfs).map_or(0, |found| found.blocks() * 512);
+    ImageInfo {
+        name: image.name.to_string(),
+        kind: match image.kind {
+            Kind::Managed => "managed",
+            Kind::Registered => "registered",
+        }
+        .to_owned(),
+        rootfs: image.rootfs.display().to_string(),
+        kernel: match &image.kernel {
+            ImageKernel::Reference(name) => name.to_string(),
+            ImageKernel::Files { kernel, .. } => kernel.display().to_string(),
+        },
+        size_bytes: image.size,
+        used_bytes: used,
+        origin: match &image.origin {
+            Origin::Recipe { mirror, recipe } => format!("recipe for {} from {mirror}", recipe.suite),
+            Origin::Registered { rootfs } => format!("registered from {}", rootfs.display()),
+        },
+        created_us: image.created.saturating_mul(1_000_000),
+    }
+}
+
+#[async_trait]
+impl ImageApi for ImageEntry {
+    fn info(&self) -> ImageInfo {
+        info(&self.image)
+    }
+
+    async fn delete(&self) -> Result<()> {
+        library(&self.library)?.delete_image(&self.image.name).await
+    }
+
+    async fn promote(&self, caller: Caller) -> Result<JobPath> {
+        library(&self.library)?.promote(caller, &self.image.name).await
+    }
+}
+
+pub(super) fn library(library: &Weak<Library>) -> Result<std::sync::Arc<Library>> {
+    library
+        .upgrade()
+        .ok_or_else(|| Error::new(ErrorKind::Failed, "The daemon is leaving"))
+}

@@ -1,0 +1,592 @@
+//! The owner's images and kernels. What is on the disk is the truth; the objects on the bus
+//! follow it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use banger_bus::api::{Caller, JobPath};
+use banger_bus::{
+    Error, ErrorKind, ImportKernelOptions, JobOutcome, PullOptions, RegisterOptions, Result, path,
+};
+use banger_image::image::{self, Image, ImageKernel, Register};
+use banger_image::kernel::{self, Import, Kernel};
+use banger_image::{Cancel, Mirrors};
+use banger_model::{Dirs, ImageName, KernelName};
+use zbus::OwnedObjectPath;
+
+use super::error::{About, convert};
+use super::image::ImageEntry;
+use super::kernel::KernelEntry;
+use super::offers;
+use super::turns::Turns;
+use crate::bus::Bus;
+use crate::config::{ConfigFile, default_image};
+use crate::core::progress::JobContext;
+use crate::core::sources::{ImageFiles, KernelFiles, Sources};
+use crate::jobs::{Jobs, no_object};
+
+/// Where Debian's security archive is, beside its main one.
+const SECURITY: &str = "-security";
+
+pub(crate) struct Library {
+    dirs: Dirs,
+    config: ConfigFile,
+    bus: Bus,
+    jobs: Jobs,
+    turns: Turns,
+    shown: Mutex<Shown>,
+}
+
+/// What the bus has been told of.
+#[derive(Default)]
+struct Shown {
+    images: BTreeMap<ImageName, Image>,
+    kernels: BTreeMap<KernelName, Kernel>,
+}
+
+impl Library {
+    /// Removes what interrupted builds left, and shows what is here. Blocks.
+    pub(crate) fn open(dirs: Dirs, config: ConfigFile, bus: Bus, jobs: Jobs) -> Arc<Self> {
+        let library = Arc::new(Self {
+            dirs,
+            config,
+            bus,
+            jobs,
+            turns: Turns::default(),
+            shown: Mutex::default(),
+        });
+        // What cannot be removed now is tried again at the next pull.
+        for swept in [
+            image::sweep(&library.dirs.images()),
+            kernel::sweep(&library.dirs.kernels()),
+        ] {
+            if let Err(error) = swept {
+                tracing::warn!(%error, "Cannot remove what an interrupted build left");
+            }
+        }
+        library.refresh();
+        library
+    }
+
+    /// Pulls an image of the catalogue, and the kernel that it asks for.
+    pub(crate) async fn pull_image(
+        self: &Arc<Self>,
+        caller: Caller,
+        name: &str,
+        options: PullOptions,
+    ) -> Result<JobPath> {
+        let name = parse::<ImageName>(name)?;
+        let kernel = options.kernel.as_deref().map(parse::<KernelName>).transpose()?;
+        let force = options.force.unwrap_or(false);
+        let library = self.clone();
+        self.jobs
+            .start("pull-image", caller, path::image(name.as_str()), |ctx| async move {
+                library.image_pulled(&ctx, &name, kernel.as_ref(), force).await?;
+                let kernel = library.image(&name)?.kernel;
+                if let Some(kernel) = kernel {
+                    library.kernel_pulled(&ctx, &kernel, force).await?;
+                }
+                Ok(done(path::image(name.as_str())))
+            })
+            .await
+    }
+
+    /// Pulls a kernel of the catalogue.
+    pub(crate) async fn pull_kernel(
+        self: &Arc<Self>,
+        caller: Caller,
+        name: &str,
+        options: PullOptions,
+    ) -> Result<JobPath> {
+        let name = parse::<KernelName>(name)?;
+        if options.kernel.is_some() {
+            return Err(invalid("The option Kernel is for images".to_owned()));
+        }
+        let force = options.force.unwrap_or(false);
+        let library = self.clone();
+        self.jobs
+            .start("pull-kernel", caller, no_object(), |ctx| async move {
+                let kernel = library.kernel_pulled(&ctx, &name, force).await?;
+                Ok(done(path::kernel(kernel.as_str())))
+            })
+            .await
+    }
+
+    /// Lists a file of the owner's as an image.
+    pub(crate) async fn register(
+        self: &Arc<Self>,
+        caller: Caller,
+        name: &str,
+        rootfs: String,
+        options: RegisterOptions,
+    ) -> Result<JobPath> {
+        let name = parse::<ImageName>(name)?;
+        absolute(&rootfs)?;
+        for path in [&options.kernel_file, &options.modules].into_iter().flatten() {
+            absolute(path)?;
+        }
+        match (&options.kernel, &options.kernel_file, &options.modules) {
+            (Some(_), Some(_), _) => return Err(invalid("A kernel's name and a kernel's file: give one".to_owned())),
+            (_, None, Some(_)) => return Err(invalid("Modules without a kernel's file".to_owned())),
+            _ => {}
+        }
+        let reference = options.kernel.as_deref().map(parse::<KernelName>).transpose()?;
+        let library = self.clone();
+        self.jobs
+            .start("register-image", caller, path::image(name.as_str()), |ctx| async move {
+                library.registered(&ctx, &name, rootfs, reference, options).await?;
+                Ok(done(path::image(name.as_str())))
+            })
+            .await
+    }
+
+    /// Copies a kernel into the store.
+    pub(crate) async fn import_kernel(
+        self: &Arc<Self>,
+        caller: Caller,
+        name: &str,
+        file: String,
+        options: ImportKernelOptions,
+    ) -> Result<JobPath> {
+        let name = match name {
+            "" => None,
+            name => Some(parse::<KernelName>(name)?),
+        };
+        absolute(&file)?;
+        for path in [&options.modules, &options.config].into_iter().flatten() {
+            absolute(path)?;
+        }
+        let library = self.clone();
+        self.jobs
+            .start("import-kernel", caller, no_object(), |ctx| async move {
+                let kernel = library
+                    .imported(&ctx, name, file, options.modules, options.config)
+                    .await?;
+                Ok(done(path::kernel(kernel.name.as_str())))
+            })
+            .await
+    }
+
+    /// Copies a registered image into the store.
+    pub(crate) async fn promote(self: &Arc<Self>, caller: Caller, name: &ImageName) -> Result<JobPath> {
+        let (library, name) = (self.clone(), name.clone());
+        self.jobs
+            .start("promote-image", caller, path::image(name.as_str()), |ctx| async move {
+                let _turn = library.turns.take(&format!("image {name}"), || waiting(&ctx)).await;
+                let (images, wanted) = (library.dirs.images(), name.clone());
+                library
+                    .blocking(&ctx, About::Image, move |ctx, cancel| {
+                        image::promote(&images, &wanted, ctx, cancel)
+                    })
+                    .await?;
+                Ok(done(path::image(name.as_str())))
+            })
+            .await
+    }
+
+    pub(crate) async fn delete_image(self: &Arc<Self>, name: &ImageName) -> Result<()> {
+        let users: Vec<String> = self
+            .bus
+            .vms()
+            .into_iter()
+            .filter(|vm| vm.image == name.as_str())
+            .map(|vm| vm.name)
+            .collect();
+        if !users.is_empty() {
+            return Err(in_use(ErrorKind::ImageInUse, "Image", name.as_str(), "VM", &users));
+        }
+        let _turn = self.turns.take(&format!("image {name}"), || {}).await;
+        let (images, wanted) = (self.dirs.images(), name.clone());
+        self.blocking(&JobContext::silent(), About::Image, move |_, _| image::delete(&images, &wanted))
+            .await
+    }
+
+    pub(crate) async fn delete_kernel(self: &Arc<Self>, name: &KernelName) -> Result<()> {
+        let kernels = self.dirs.kernels();
+        let there = kernel::load(&kernels, name).map_err(|error| convert(&error, About::Kernel))?;
+        let vms: Vec<String> = self
+            .bus
+            .vms()
+            .into_iter()
+            .filter(|vm| vm.kernel.parse().is_ok_and(|kernel| there.answers_to(&kernel)))
+            .map(|vm| vm.name)
+            .collect();
+        if !vms.is_empty() {
+            return Err(in_use(ErrorKind::KernelInUse, "Kernel", name.as_str(), "VM", &vms));
+        }
+        let images: Vec<String> = self
+            .shown()
+            .images
+            .values()
+            .filter(|image| matches!(&image.kernel, ImageKernel::Reference(kernel) if there.answers_to(kernel)))
+            .map(|image| image.name.to_string())
+            .collect();
+        if !images.is_empty() {
+            return Err(in_use(ErrorKind::KernelInUse, "Kernel", name.as_str(), "image", &images));
+        }
+        let _turn = self.turns.take(&format!("kernel {name}"), || {}).await;
+        let wanted = name.clone();
+        self.blocking(&JobContext::silent(), About::Kernel, move |_, _| kernel::remove(&kernels, &wanted))
+            .await
+    }
+
+    pub(crate) fn look_up_image(self: &Arc<Self>, name: &str) -> Result<OwnedObjectPath> {
+        let name = parse::<ImageName>(name)?;
+        self.refresh();
+        let image = image::load(&self.dirs.images(), &name).map_err(|error| convert(&error, About::Image))?;
+        Ok(path::image(image.name.as_str()))
+    }
+
+    pub(crate) fn look_up_kernel(self: &Arc<Self>, name: &str) -> Result<OwnedObjectPath> {
+        let name = parse::<KernelName>(name)?;
+        self.refresh();
+        let kernel = kernel::find(&self.dirs.kernels(), &name).map_err(|error| convert(&error, About::Kernel))?;
+        Ok(path::kernel(kernel.name.as_str()))
+    }
+
+    /// What can be pulled: names and descriptions of `images` or `kernels`.
+    pub(crate) fn available(&self, kind: &str) -> Result<Vec<(String, String)>> {
+        let catalog = offers::read(&self.dirs).map_err(|error| convert(&error, About::Image))?;
+        match kind {
+            "images" => Ok(catalog
+                .images()
+                .map(|image| (image.name.to_string(), image.description.clone()))
+                .collect()),
+            "kernels" => Ok(catalog
+                .kernels()
+                .map(|kernel| (kernel.name.to_string(), kernel.description.clone()))
+                .collect()),
+            other => Err(invalid(format!("No such kind: {other:?} (images or kernels)"))),
+        }
+    }
+
+    /// Makes sure that an image is here, and the kernel that it asks for unless `own_kernel`
+    /// says that it will not be used. When somebody pulls it already, waits for him.
+    ///
+    /// # Errors
+    /// When it is neither here nor in the catalogue, or pulling fails.
+    pub(crate) async fn ensure_image(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        name: &ImageName,
+        own_kernel: bool,
+    ) -> Result<()> {
+        self.image_pulled(ctx, name, None, false).await?;
+        match self.image(name)?.kernel {
+            Some(kernel) if !own_kernel => self.ensure_kernel(ctx, &kernel).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that a kernel is here, by its name or alias.
+    ///
+    /// # Errors
+    /// When it is neither here nor in the catalogue, or pulling fails.
+    pub(crate) async fn ensure_kernel(self: &Arc<Self>, ctx: &JobContext, name: &KernelName) -> Result<()> {
+        self.kernel_pulled(ctx, name, false).await.map(drop)
+    }
+
+    async fn image_pulled(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        name: &ImageName,
+        kernel: Option<&KernelName>,
+        force: bool,
+    ) -> Result<()> {
+        let images = self.dirs.images();
+        if !force && image::load(&images, name).is_ok() {
+            return Ok(());
+        }
+        let (_turn, waited) = self.turn(ctx, &format!("image {name}")).await?;
+        if (!force || waited) && image::load(&images, name).is_ok() {
+            return Ok(());
+        }
+        let dirs = self.dirs.clone();
+        let (mirrors, name, kernel) = (self.mirrors()?, name.clone(), kernel.cloned());
+        self.blocking(ctx, About::Image, move |ctx, cancel| {
+            let catalog = offers::read(&dirs)?;
+            let pull = image::Pull {
+                images: &images,
+                entry: catalog.image(&name)?,
+                kernel: kernel.as_ref(),
+                mirrors: &mirrors,
+            };
+            image::pull(&pull, ctx, cancel)
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn kernel_pulled(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        name: &KernelName,
+        force: bool,
+    ) -> Result<KernelName> {
+        let kernels = self.dirs.kernels();
+        let here = |kernels: &Path| kernel::find(kernels, name).ok().map(|kernel| kernel.name);
+        if let Some(here) = here(&kernels).filter(|_| !force) {
+            return Ok(here);
+        }
+        let (_turn, waited) = self.turn(ctx, &format!("kernel {name}")).await?;
+        if let Some(here) = here(&kernels).filter(|_| !force || waited) {
+            return Ok(here);
+        }
+        let dirs = self.dirs.clone();
+        let (mirrors, name) = (self.mirrors()?, name.clone());
+        let kernel = self
+            .blocking(ctx, About::Kernel, move |ctx, cancel| {
+                let catalog = offers::read(&dirs)?;
+                let pull = kernel::Pull {
+                    kernels: &kernels,
+                    cache: &dirs.cache,
+                    entry: catalog.kernel(&name)?,
+                    mirrors: &mirrors,
+                };
+                kernel::pull(&pull, ctx, cancel)
+            })
+            .await?;
+        Ok(kernel.name)
+    }
+
+    async fn registered(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        name: &ImageName,
+        rootfs: String,
+        reference: Option<KernelName>,
+        options: RegisterOptions,
+    ) -> Result<()> {
+        let imported = match options.kernel_file {
+            Some(file) => {
+                // ':' is the one character of an image's name that a kernel's has not.
+                let kernel = parse::<KernelName>(&name.as_str().replace(':', "-"))?;
+                Some(self.imported(ctx, Some(kernel), file, options.modules, None).await?.name)
+            }
+            None => None,
+        };
+        let kernel = match imported.clone().or(reference) {
+            Some(kernel) => kernel,
+            None => self.default_kernel_name()?,
+        };
+        let (images, wanted) = (self.dirs.images(), name.clone());
+        let registered = self
+            .blocking(ctx, About::Image, move |_, _| {
+                image::register(&Register {
+                    images: &images,
+                    name: wanted,
+                    rootfs: rootfs.as_ref(),
+                    kernel: ImageKernel::Reference(kernel),
+                })
+            })
+            .await;
+        if registered.is_err()
+            && let Some(kernel) = imported
+        {
+            let kernels = self.dirs.kernels();
+            // The first error is the one that counts; what stays is a kernel that can be deleted.
+            let _ = self
+                .blocking(&JobContext::silent(), About::Kernel, move |_, _| kernel::remove(&kernels, &kernel))
+                .await;
+        }
+        registered.map(drop)
+    }
+
+    async fn imported(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        name: Option<KernelName>,
+        file: String,
+        modules: Option<String>,
+        config: Option<String>,
+    ) -> Result<Kernel> {
+        ctx.stage("Importing the kernel");
+        let kernels = self.dirs.kernels();
+        self.blocking(ctx, About::Kernel, move |_, cancel| {
+            kernel::import(
+                &Import {
+                    kernels: &kernels,
+                    name: name.as_ref(),
+                    kernel: file.as_ref(),
+                    modules: modules.as_deref().map(Path::new),
+                    config: config.as_deref().map(Path::new),
+                },
+                cancel,
+            )
+        })
+        .await
+    }
+
+    /// The kernel of images that ask for none: what the default image of the catalogue boots.
+    fn default_kernel_name(&self) -> Result<KernelName> {
+        let catalog = offers::read(&self.dirs).map_err(|error| convert(&error, About::Image))?;
+        let (image, _) = default_image(&self.config.read()?);
+        let entry = catalog.image(&image).or_else(|_| {
+            let built_in = default_image(&banger_model::Config::default()).0;
+            catalog.image(&built_in)
+        });
+        match entry {
+            Ok(entry) => Ok(entry.kernel.clone()),
+            Err(error) => Err(convert(&error, About::Kernel)),
+        }
+    }
+
+    async fn turn(&self, ctx: &JobContext, thing: &str) -> Result<(tokio::sync::OwnedMutexGuard<()>, bool)> {
+        tokio::select! {
+            turn = self.turns.take(thing, || waiting(ctx)) => Ok(turn),
+            () = ctx.cancelled() => Err(crate::core::progress::cancelled()),
+        }
+    }
+
+    /// Works on the stores in a thread that may block, and shows what has changed.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        about: About,
+        work: impl FnOnce(&JobContext, &Cancel) -> banger_image::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (library, ctx) = (self.clone(), ctx.clone());
+        let worked = tokio::task::spawn_blocking(move || {
+            let result = work(&ctx, ctx.cancel().blocking());
+            library.refresh();
+            result
+        });
+        match worked.await {
+            Ok(result) => result.map_err(|error| convert(&error, about)),
+            Err(error) => Err(Error::new(ErrorKind::Failed, format!("Internal error: {error}"))),
+        }
+    }
+
+    fn mirrors(&self) -> Result<Mirrors> {
+        let config = self.config.read()?;
+        Ok(config.debian_mirror.map_or_else(Mirrors::default, |url| {
+            let debian = url.as_str().trim_end_matches('/').to_owned();
+            Mirrors {
+                security: format!("{debian}{SECURITY}"),
+                debian,
+            }
+        }))
+    }
+
+    /// Tells the bus what is on the disk. Blocks.
+    fn refresh(self: &Arc<Self>) {
+        let mut shown = self.shown();
+        match image::list(&self.dirs.images()) {
+            Ok(images) => {
+                let now = images.into_iter().map(|image| (image.name.clone(), image)).collect();
+                let was = std::mem::replace(&mut shown.images, now);
+                for name in was.keys().filter(|name| !shown.images.contains_key(name)) {
+                    self.bus.removed(&path::image(name.as_str()));
+                }
+                for (name, image) in shown.images.iter().filter(|(name, image)| was.get(name) != Some(image)) {
+                    let entry = ImageEntry {
+                        image: image.clone(),
+                        library: Arc::downgrade(self),
+                    };
+                    self.bus.image_added(&path::image(name.as_str()), Arc::new(entry));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "Cannot list the images"),
+        }
+        match kernel::list(&self.dirs.kernels()) {
+            Ok(kernels) => {
+                let now = kernels.into_iter().map(|kernel| (kernel.name.clone(), kernel)).collect();
+                let was = std::mem::replace(&mut shown.kernels, now);
+                for name in was.keys().filter(|name| !shown.kernels.contains_key(name)) {
+                    self.bus.removed(&path::kernel(name.as_str()));
+                }
+                for (name, kernel) in shown.kernels.iter().filter(|(name, kernel)| was.get(name) != Some(kernel)) {
+                    let entry = KernelEntry {
+                        kernel: kernel.clone(),
+                        library: Arc::downgrade(self),
+                    };
+                    self.bus.kernel_added(&path::kernel(name.as_str()), Arc::new(entry));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "Cannot list the kernels"),
+        }
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sources for Library {
+    fn image(&self, name: &ImageName) -> Result<ImageFiles> {
+        let image = image::load(&self.dirs.images(), name).map_err(|error| convert(&error, About::Image))?;
+        Ok(ImageFiles {
+            name: image.name,
+            rootfs: image.rootfs,
+            rootfs_bytes: image.size,
+            kernel: match image.kernel {
+                ImageKernel::Reference(kernel) => Some(kernel),
+                ImageKernel::Files { .. } => None,
+            },
+        })
+    }
+
+    fn kernel(&self, name: &KernelName) -> Result<KernelFiles> {
+        let kernel = kernel::find(&self.dirs.kernels(), name).map_err(|error| convert(&error, About::Kernel))?;
+        Ok(files(kernel))
+    }
+
+    fn default_kernel(&self) -> Result<KernelFiles> {
+        let wanted = self.default_kernel_name()?;
+        match kernel::find(&self.dirs.kernels(), &wanted) {
+            Ok(kernel) => Ok(files(kernel)),
+            Err(error) => {
+                // Any kernel is better than none: the newest that is here.
+                let newest = kernel::list(&self.dirs.kernels())
+                    .ok()
+                    .and_then(|kernels| kernels.into_iter().max_by_key(|kernel| kernel.created));
+                newest.map(files).ok_or_else(|| convert(&error, About::Kernel))
+            }
+        }
+    }
+}
+
+fn files(kernel: Kernel) -> KernelFiles {
+    KernelFiles {
+        vmlinux: kernel.vmlinux(),
+        modules: kernel.modules(),
+        name: kernel.name,
+    }
+}
+
+fn waiting(ctx: &JobContext) {
+    ctx.stage("Waiting for another job that pulls the same");
+}
+
+fn done(object: OwnedObjectPath) -> JobOutcome {
+    JobOutcome {
+        object: Some(object),
+        ..JobOutcome::done()
+    }
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
+    text.parse().map_err(|error: T::Err| invalid(error.to_string()))
+}
+
+fn absolute(path: &str) -> Result<()> {
+    if path.starts_with('/') && !path.contains('\0') {
+        Ok(())
+    } else {
+        Err(invalid(format!("Not an absolute path: {path:?}")))
+    }
+}
+
+fn invalid(text: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, text)
+}
+
+fn in_use(kind: ErrorKind, what: &str, name: &str, by: &str, users: &[String]) -> Error {
+    let plural = if users.len() == 1 { "" } else { "s" };
+    Error::new(
+        kind,
+        format!("{what} {name} is in use by the {by}{plural} {}", users.join(", ")),
+    )
+    .hint(format!("Delete the {by}{plural} first."))
+}

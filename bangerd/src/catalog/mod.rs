@@ -1,0 +1,10 @@
+//! Images and kernels: what is here, on the bus, and what can be pulled.
+
+mod error;
+mod image;
+mod kernel;
+mod library;
+mod offers;
+mod turns;
+
+pub(crate) use library::Library;
