@@ -89,6 +89,9 @@ pub enum GuestMessage {
 pub enum HostMessage {
     /// Shut down in order: the image's own init where there is one.
     Poweroff,
+    /// Say again where you are: answered by [`GuestMessage::Ready`]. A host that connects
+    /// asks, so that a connection which the guest did not see end costs it nothing.
+    Status,
     /// Set the clock to this time (microseconds since 1970, UTC).
     SetTime { unix_us: u64 },
 }

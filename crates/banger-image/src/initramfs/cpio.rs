@@ -37,8 +37,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn member(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
-        let size = u32::try_from(content.len())
-            .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let size = u32::try_from(content.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
         let header = [
             self.next_inode,
@@ -125,10 +124,7 @@ pub(super) mod tests {
         let members = read(&twice);
         assert_eq!(members.len(), 6);
         assert_eq!(members[0], ("a".to_owned(), 0o040_755, vec![]));
-        assert_eq!(
-            members[1],
-            ("a/bc".to_owned(), 0o100_600, b"hello".to_vec())
-        );
+        assert_eq!(members[1], ("a/bc".to_owned(), 0o100_600, b"hello".to_vec()));
         assert_eq!(members[3..], members[..3]);
     }
 }

@@ -105,11 +105,7 @@ pub(super) mod tests {
         file.extend_from_slice(names);
         file.extend_from_slice(info.as_bytes());
         let headers_at = file.len() as u64;
-        for (name, at, size) in [
-            (0, 0, 0),
-            (1, info_at, info.len()),
-            (10, names_at, names.len()),
-        ] {
+        for (name, at, size) in [(0, 0, 0), (1, info_at, info.len()), (10, names_at, names.len())] {
             let mut header = [0; 64];
             header[..4].copy_from_slice(&u32::to_le_bytes(name));
             header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
@@ -148,9 +144,6 @@ pub(super) mod tests {
     #[test]
     fn a_dynamic_program_is_refused() {
         let this = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert_eq!(
-            check_static_program(&this),
-            Err("it needs a dynamic linker")
-        );
+        assert_eq!(check_static_program(&this), Err("it needs a dynamic linker"));
     }
 }

@@ -51,9 +51,6 @@ mod tests {
         let members = read(&identity_archive(&identity));
         let (path, mode, content) = &members[1];
         assert_eq!((path.as_str(), *mode), (IDENTITY_PATH, 0o100_600));
-        assert_eq!(
-            serde_json::from_slice::<Identity>(content).unwrap(),
-            identity
-        );
+        assert_eq!(serde_json::from_slice::<Identity>(content).unwrap(), identity);
     }
 }

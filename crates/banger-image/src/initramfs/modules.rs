@@ -26,12 +26,7 @@ const NEEDED: [&[&str]; 5] = [
     &["virtio_net"],
 ];
 /// What is good to have.
-const WANTED: [&str; 4] = [
-    "virtio_rng",
-    "vsock",
-    "vmw_vsock_virtio_transport",
-    "overlay",
-];
+const WANTED: [&str; 4] = ["virtio_rng", "vsock", "vmw_vsock_virtio_transport", "overlay"];
 /// More modules than any kernel has, and deeper directories.
 const MAX_FILES: usize = 50_000;
 const MAX_DEPTH: usize = 16;
@@ -49,10 +44,7 @@ pub struct ModulesArchive {
 /// # Errors
 /// When a file cannot be read or is not a module, when something that a guest cannot boot
 /// without is neither built in nor there, and when `out` fails.
-pub fn build_modules_archive(
-    modules_dir: &Path,
-    out: &mut dyn Write,
-) -> Result<ModulesArchive, Error> {
+pub fn build_modules_archive(modules_dir: &Path, out: &mut dyn Write) -> Result<ModulesArchive, Error> {
     let available = Available::find(modules_dir)?;
     let mut plan = Plan::default();
     for row in NEEDED {
@@ -97,11 +89,7 @@ fn write_archive(modules: &[(String, Vec<u8>)], out: &mut dyn Write) -> io::Resu
         parent.push('/');
     }
     let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
-    archive.file(
-        &format!("{MODULES_DIR}/modules.order"),
-        0o644,
-        order.as_bytes(),
-    )?;
+    archive.file(&format!("{MODULES_DIR}/modules.order"), 0o644, order.as_bytes())?;
     for (name, content) in modules {
         archive.file(&format!("{MODULES_DIR}/{name}"), 0o644, content)?;
     }
@@ -142,11 +130,7 @@ impl Available {
 
 /// Finds module files below `directory`. Links are not followed: `build` and `source` point
 /// out of the tree.
-fn collect(
-    directory: &Path,
-    depth: usize,
-    files: &mut BTreeMap<String, PathBuf>,
-) -> Result<(), Error> {
+fn collect(directory: &Path, depth: usize, files: &mut BTreeMap<String, PathBuf>) -> Result<(), Error> {
     let read = |source| Error::Read {
         path: directory.to_owned(),
         source,
@@ -251,11 +235,10 @@ mod tests {
         assert_eq!(archive.modules, expected);
         let members = read(&out);
         let paths: Vec<_> = members.iter().map(|(path, ..)| path.as_str()).collect();
-        assert_eq!(paths[..3], [
-            "banger",
-            "banger/modules",
-            "banger/modules/modules.order"
-        ]);
+        assert_eq!(
+            paths[..3],
+            ["banger", "banger/modules", "banger/modules/modules.order"]
+        );
         assert_eq!(members[2].2, (expected.join("\n") + "\n").as_bytes());
         assert_eq!(paths.len(), 7);
     }
@@ -270,11 +253,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let kernel = kernel(&[]);
-        fs::write(
-            kernel.path().join("modules.builtin"),
-            "kernel/virtio_pci.ko\n",
-        )
-        .unwrap();
+        fs::write(kernel.path().join("modules.builtin"), "kernel/virtio_pci.ko\n").unwrap();
         let error = build_modules_archive(kernel.path(), &mut Vec::new()).unwrap_err();
         assert!(matches!(&error, Error::Missing { name, .. } if name == "virtio_blk"));
     }

@@ -2,10 +2,12 @@
 
 mod child;
 mod fork;
+mod ready;
 mod resize;
 mod signals;
 
 pub use child::{ChildSetup, Credentials, set_up_child};
 pub use fork::{Forked, fork};
+pub use ready::watch_descriptor;
 pub use resize::grow_ext4;
 pub use signals::{SignalFd, kill_init_realtime};

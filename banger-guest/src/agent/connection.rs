@@ -1,0 +1,140 @@
+//! One connection, in a process of its own: from the client's first byte to its last.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io;
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_model::guest::Identity;
+use banger_sys::guest::SignalFd;
+use russh::keys::ssh_key::Algorithm;
+use russh::keys::{PrivateKey, PublicKey};
+use russh::server::Config;
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher};
+use tokio::sync::oneshot;
+
+use super::backlog::{Backlog, PacedStream, WINDOW};
+use super::handler::Client;
+use crate::console;
+
+/// How long a client has to prove who it is.
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+/// A client that says nothing is asked whether it is there, and dropped after three times.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const MAX_AUTH_ATTEMPTS: usize = 10;
+/// The largest that OpenSSH's clients use.
+const PACKET: u32 = 32 << 10;
+/// AES is a good deal faster than ChaCha20 wherever a processor knows it.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::AES_256_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_CTR,
+    cipher::AES_128_CTR,
+];
+
+/// Serves a client until it has gone.
+pub(super) fn serve(stream: TcpStream, identity: Identity) -> ExitCode {
+    // What a session uses up is the session's own to answer for.
+    let _ = fs::write("/proc/self/oom_score_adj", "0");
+    let result = SignalFd::unblock_all().and_then(|()| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(run(stream, identity))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::warn("A connection fails", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(stream: TcpStream, identity: Identity) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let peer = peer_variables(&stream)?;
+    let config = Arc::new(config(&identity).map_err(io::Error::other)?);
+    let keys = authorized_keys(&identity);
+    let backlog = Arc::new(Backlog::default());
+    let (authenticated, login) = oneshot::channel();
+    let client = Client::new(
+        Arc::new(identity),
+        keys,
+        Arc::clone(&backlog),
+        peer,
+        authenticated,
+    );
+    let stream = PacedStream { stream, backlog };
+    let connection = async {
+        // How it ended is the client's business.
+        if let Ok(session) = russh::server::run_stream(config, stream, client).await {
+            let _ = session.await;
+        }
+    };
+    tokio::pin!(connection);
+    tokio::select! {
+        () = &mut connection => return Ok(()),
+        result = tokio::time::timeout(LOGIN_LIMIT, login) => {
+            if !matches!(result, Ok(Ok(()))) {
+                return Ok(());
+            }
+        }
+    }
+    connection.await;
+    Ok(())
+}
+
+fn config(identity: &Identity) -> Result<Config, russh::keys::ssh_key::Error> {
+    let key = PrivateKey::from_openssh(&identity.ssh.host_key)?;
+    Ok(Config {
+        server_id: SshId::Standard(Cow::Borrowed(concat!(
+            "SSH-2.0-banger_",
+            env!("CARGO_PKG_VERSION")
+        ))),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        // There is no secret that a guess could be near to.
+        auth_rejection_time: Duration::ZERO,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![key],
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        preferred: Preferred {
+            key: Cow::Borrowed(&[Algorithm::Ed25519]),
+            cipher: Cow::Borrowed(CIPHERS),
+            ..Preferred::DEFAULT
+        },
+        max_auth_attempts: MAX_AUTH_ATTEMPTS,
+        inactivity_timeout: None,
+        keepalive_interval: Some(KEEPALIVE),
+        nodelay: true,
+        ..Config::default()
+    })
+}
+
+/// The keys that open the door; a line that is none is passed over.
+fn authorized_keys(identity: &Identity) -> Vec<PublicKey> {
+    let lines = identity.ssh.authorized_keys.iter();
+    lines
+        .filter_map(|line| PublicKey::from_openssh(line.trim()).ok())
+        .collect()
+}
+
+/// As OpenSSH's server sets them.
+fn peer_variables(stream: &tokio::net::TcpStream) -> io::Result<Vec<(&'static str, String)>> {
+    let (peer, own) = (stream.peer_addr()?, stream.local_addr()?);
+    let (peer_ip, own_ip) = (peer.ip().to_canonical(), own.ip().to_canonical());
+    let (peer_port, own_port) = (peer.port(), own.port());
+    Ok(vec![
+        ("SSH_CLIENT", format!("{peer_ip} {peer_port} {own_port}")),
+        (
+            "SSH_CONNECTION",
+            format!("{peer_ip} {peer_port} {own_ip} {own_port}"),
+        ),
+    ])
+}

@@ -1,0 +1,151 @@
+//! Starting a session's process.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use banger_sys::guest::{ChildSetup, set_up_child};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Child;
+
+use super::command::{self, Program};
+use super::terminal::{self, Terminal, Wanted};
+use crate::users::User;
+
+/// Everything that decides how the process starts.
+pub(super) struct Launch<'a> {
+    pub(super) program: &'a Program,
+    pub(super) user: &'a User,
+    pub(super) workdir: Option<&'a str>,
+    /// In the order of their weight: later ones replace earlier ones.
+    pub(super) env: Vec<(&'a str, &'a str)>,
+    pub(super) terminal: Option<&'a Wanted>,
+}
+
+/// A process, and its terminal if it has one.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) terminal: Option<Arc<Terminal>>,
+    pub(super) group: Group,
+}
+
+/// Why there is no process: what the client reads, and the exit status.
+pub(super) struct NotStarted {
+    pub(super) status: u32,
+    pub(super) message: String,
+}
+
+/// The process group of a session, for as long as it can be signalled without hitting another.
+#[derive(Clone)]
+pub(super) struct Group {
+    leader: Option<Pid>,
+    reaped: Arc<AtomicBool>,
+}
+
+impl Group {
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.leader
+            && !self.reaped.load(Ordering::Relaxed)
+        {
+            // It may have ended just now.
+            let _ = kill_process_group(leader, signal);
+        }
+    }
+
+    /// The leader has been waited for: its number may belong to another soon.
+    pub(super) fn set_reaped(&self) {
+        self.reaped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts the process in a session of its own.
+pub(super) fn launch(launch: &Launch<'_>) -> Result<Started, NotStarted> {
+    let mut command =
+        command::prepare(launch.program, launch.user, launch.workdir).map_err(|refused| NotStarted {
+            status: refused.status(),
+            message: refused.to_string(),
+        })?;
+    let name = command.get_program().to_string_lossy().into_owned();
+    for (name, value) in &launch.env {
+        command.env(name, value);
+    }
+    let failed = |error: io::Error| NotStarted {
+        status: command::status_of(&error),
+        message: format!("{name}: {error}"),
+    };
+
+    let terminal = match launch.terminal {
+        Some(wanted) => {
+            let (terminal, slave) = terminal::open(wanted, launch.user).map_err(&failed)?;
+            command.env("TERM", &wanted.term).env("SSH_TTY", &slave.name);
+            command.stdin(slave.file.try_clone().map_err(&failed)?);
+            command.stdout(slave.file.try_clone().map_err(&failed)?);
+            command.stderr(slave.file);
+            Some(Arc::new(terminal))
+        }
+        None => {
+            command.stdin(Stdio::piped());
+            command.stdout(Stdio::piped());
+            command.stderr(Stdio::piped());
+            None
+        }
+    };
+    let setup = ChildSetup {
+        terminal: terminal.is_some(),
+        // Root is what the agent is already.
+        credentials: (launch.user.credentials.uid != 0).then(|| launch.user.credentials.clone()),
+    };
+    set_up_child(&mut command, setup);
+    let child = tokio::process::Command::from(command).spawn().map_err(&failed)?;
+    let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    Ok(Started {
+        child,
+        terminal,
+        group: Group {
+            leader,
+            reaped: Arc::new(AtomicBool::new(false)),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(program: &Program) -> Result<Started, NotStarted> {
+        let user = crate::users::find("root").unwrap();
+        launch(&Launch {
+            program,
+            user: &user,
+            workdir: Some("/"),
+            env: vec![("X", "1"), ("X", "2")],
+            terminal: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn the_environment_and_the_streams_are_the_sessions_own() {
+        let program = Program::Command(b"echo $X; echo err >&2; exit 3".to_vec());
+        let Ok(started) = start(&program) else {
+            panic!("a shell starts");
+        };
+        let output = started.child.wait_with_output().await.unwrap();
+        assert_eq!(output.stdout, b"2\n");
+        assert_eq!(output.stderr, b"err\n");
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_signal_reaches_the_whole_group_and_none_after_it() {
+        let program = Program::Command(b"cat | cat; true".to_vec());
+        let Ok(mut started) = start(&program) else {
+            panic!("a shell starts");
+        };
+        started.group.signal(Signal::KILL);
+        let status = started.child.wait().await.unwrap();
+        started.group.set_reaped();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        started.group.signal(Signal::KILL);
+    }
+}
