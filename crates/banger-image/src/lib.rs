@@ -1,1 +1,22 @@
+//! Kernels, images and root disks on the host: pulled, imported, listed, verified, cloned.
+//!
+//! Everything here blocks; callers on an async runtime use its blocking threads. Nothing is
+//! mounted, and nothing needs a privilege. A store directory holds finished objects only:
+//! each is built aside, verified, and renamed to its name.
 
+mod apt;
+pub mod catalog;
+pub mod disk;
+mod error;
+pub mod ext4;
+pub mod image;
+pub mod initramfs;
+pub mod kernel;
+mod process;
+mod progress;
+pub mod recipe;
+mod store;
+
+pub use apt::Mirrors;
+pub use error::{Error, Result};
+pub use progress::{Cancel, NoProgress, Progress};

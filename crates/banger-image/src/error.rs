@@ -1,0 +1,151 @@
+//! What can go wrong with kernels, images and disks.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use banger_model::Size;
+
+use crate::{ext4, kernel};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("Cancelled")]
+    Cancelled,
+    #[error("No space left in {} (at least {} needed{})", .path.display(), Size::from_bytes(round_up_mib(*.needed)), quota_hint(*.quota))]
+    NoSpace {
+        /// The directory of the file that could not grow.
+        path: PathBuf,
+        /// Free bytes with which the operation would have gone on; a lower bound where
+        /// the end is not known.
+        needed: u64,
+        /// The user's quota was exceeded, not the file system's size.
+        quota: bool,
+    },
+    #[error("Cannot {what} {}", .path.display())]
+    Io {
+        /// A verb, as "read".
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "{tool} is missing: install it (Debian, Ubuntu: apt install {debian}; Fedora: dnf install {fedora})"
+    )]
+    MissingTool {
+        tool: &'static str,
+        debian: &'static str,
+        fedora: &'static str,
+    },
+    #[error(
+        "No subordinate ids for {user}: building an image without root needs a range in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user})"
+    )]
+    NoSubordinateIds { user: String },
+    #[error("{tool} failed: {message}")]
+    Tool {
+        tool: &'static str,
+        /// The tool's own last words.
+        message: String,
+    },
+    #[error("No such image: {0} (banger image list shows what is here, banger image pull fetches)")]
+    NoSuchImage(String),
+    #[error(
+        "No such kernel: {0} (banger kernel list shows what is here, banger kernel list --available what can be pulled)"
+    )]
+    NoSuchKernel(String),
+    #[error("Not in the catalogue: {0}")]
+    NotInCatalogue(String),
+    #[error("{what} {name} exists: choose another name, or delete it first")]
+    Exists { what: &'static str, name: String },
+    #[error("Image {0} is managed already")]
+    AlreadyManaged(String),
+    #[error("Damaged: {} ({reason}); delete it and fetch it again", .path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("Not a usable kernel: {}", .path.display())]
+    Kernel {
+        path: PathBuf,
+        source: kernel::KernelError,
+    },
+    #[error("Not a usable ext4 file system: {}", .path.display())]
+    Superblock {
+        path: PathBuf,
+        source: ext4::SuperblockError,
+    },
+    #[error("Cannot make the file system {}", .path.display())]
+    Ext4 { path: PathBuf, source: ext4::WriteError },
+    #[error("Not a regular file: {}", .0.display())]
+    NotAFile(PathBuf),
+    #[error("Cannot make a disk of {wanted} from an image of {have}: ask for at least that")]
+    DiskTooSmall { wanted: Size, have: Size },
+    #[error("Bad package {package}: {reason}")]
+    Package { package: String, reason: String },
+    #[error("Bad catalogue {origin}: {reason}")]
+    Catalogue { origin: String, reason: String },
+}
+
+impl Error {
+    /// Gives an I/O error its object; a full disk becomes [`Error::NoSpace`] with `needed`
+    /// bytes.
+    pub(crate) fn io_needing(what: &'static str, path: &Path, needed: u64, source: io::Error) -> Self {
+        match full(&source) {
+            Some(quota) => Self::NoSpace {
+                path: path.parent().unwrap_or(path).to_owned(),
+                needed,
+                quota,
+            },
+            None => Self::Io {
+                what,
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
+    /// Gives an I/O error its object, for `map_err`.
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::io_needing(what, path, 1 << 20, source)
+    }
+
+    /// The same for an error of a system call.
+    pub(crate) fn os(what: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |source| Self::io_needing(what, path, 1 << 20, source.into())
+    }
+}
+
+/// Whether an error means a full disk, and whether a quota made it full.
+pub(crate) fn full(error: &io::Error) -> Option<bool> {
+    match error.kind() {
+        io::ErrorKind::StorageFull => Some(false),
+        io::ErrorKind::QuotaExceeded => Some(true),
+        _ => None,
+    }
+}
+
+fn quota_hint(exceeded: bool) -> &'static str {
+    if exceeded { ", your quota is used up" } else { "" }
+}
+
+fn round_up_mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20) << 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_its_own_error() {
+        let path = Path::new("/data/images/.tmp-1/rootfs.ext4");
+        let error = Error::io_needing("write", path, (3 << 20) - 5, io::ErrorKind::StorageFull.into());
+        assert_eq!(
+            error.to_string(),
+            "No space left in /data/images/.tmp-1 (at least 3M needed)"
+        );
+        let error = Error::io("write", path)(io::ErrorKind::QuotaExceeded.into());
+        assert!(error.to_string().contains("quota"), "{error}");
+        let error = Error::io("write", path)(io::ErrorKind::NotFound.into());
+        assert_eq!(error.to_string(), "Cannot write /data/images/.tmp-1/rootfs.ext4");
+    }
+}

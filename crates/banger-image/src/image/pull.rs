@@ -1,0 +1,68 @@
+//! An image of the catalogue.
+
+use std::path::{Path, PathBuf};
+
+use banger_model::KernelName;
+
+use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, load};
+use crate::apt::Mirrors;
+use crate::catalog::{ImageEntry, ImageSource, Recipe};
+use crate::error::{Error, Result};
+use crate::progress::{Cancel, Progress};
+use crate::recipe;
+use crate::store::{self, Build};
+
+/// What to pull, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct Pull<'a> {
+    /// The store of images.
+    pub images: &'a Path,
+    pub entry: &'a ImageEntry,
+    /// Instead of the entry's own.
+    pub kernel: Option<&'a KernelName>,
+    pub mirrors: &'a Mirrors,
+}
+
+/// Makes an image of the catalogue; one of the same name is replaced when the new one is
+/// whole. The kernel is not pulled with it.
+///
+/// # Errors
+/// What the source says, a full disk. Nothing half-made stays.
+pub fn pull(pull: &Pull<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {
+    store::sweep(pull.images)?;
+    let mut failed = Error::NotInCatalogue(pull.entry.name.to_string());
+    for source in &pull.entry.sources {
+        let ImageSource::Recipe(recipe) = source;
+        match pull_recipe(pull, recipe, progress, cancel) {
+            Ok(image) => return Ok(image),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn pull_recipe(pull: &Pull<'_>, recipe: &Recipe, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {
+    let build = Build::begin(pull.images)?;
+    let rootfs = build.dir().join(ROOTFS);
+    let summary = recipe::build(recipe, pull.mirrors, &rootfs, progress, cancel)?;
+    let found = check_rootfs(&rootfs)?;
+    cancel.check()?;
+    let image = Image {
+        name: pull.entry.name.clone(),
+        kind: Kind::Managed,
+        rootfs: PathBuf::new(),
+        kernel: ImageKernel::Reference(pull.kernel.unwrap_or(&pull.entry.kernel).clone()),
+        size: found.size(),
+        content: summary.content,
+        origin: Origin::Recipe {
+            mirror: pull.mirrors.debian.clone(),
+            recipe: recipe.clone(),
+        },
+        created: store::now(),
+        dir: PathBuf::new(),
+    };
+    store::write_metadata(build.dir(), METADATA, &image)?;
+    build.publish(&pull.images.join(image.name.as_str()), "Image", true)?;
+    load(pull.images, &image.name)
+}

@@ -1,0 +1,353 @@
+//! Building aside: a directory with a lock while it grows, a rename when it is done.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with, syncfs};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+const PREFIX: &str = ".tmp-";
+const LOCK: &str = ".lock";
+/// Metadata files are small; a larger one is not ours.
+const MAX_METADATA: u64 = 1 << 20;
+
+/// A directory in the making. Dropped without [`Build::publish`] it is removed.
+#[derive(Debug)]
+pub(crate) struct Build {
+    dir: PathBuf,
+    lock: File,
+    done: bool,
+}
+
+impl Build {
+    /// Makes an empty, locked directory below `parent`, which is made as needed.
+    pub(crate) fn begin(parent: &Path) -> Result<Self> {
+        make_dir(parent)?;
+        // A sweep may take the directory between its making and its locking: then try again.
+        for _ in 0..16 {
+            let dir = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempdir_in(parent)
+                .map_err(Error::io("make a directory in", parent))?
+                .keep();
+            if let Some(lock) = try_lock(&dir)? {
+                return Ok(Self {
+                    dir,
+                    lock,
+                    done: false,
+                });
+            }
+        }
+        Err(Error::Damaged {
+            path: parent.to_owned(),
+            reason: "another program removes what is made here".to_owned(),
+        })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// An empty file that carries the lock: whoever holds it keeps the directory from
+    /// being swept.
+    pub(crate) fn lock(&self) -> Result<File> {
+        self.lock.try_clone().map_err(Error::io("lock", &self.dir))
+    }
+
+    /// Makes everything durable, then gives the directory its name. What has the name
+    /// already is replaced when `replace`, else [`Error::Exists`] with `what`.
+    pub(crate) fn publish(mut self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
+        let parent = target.parent().unwrap_or(Path::new("."));
+        let parent_dir = File::open(parent).map_err(Error::io("open", parent))?;
+        syncfs(&parent_dir).map_err(Error::os("write out", parent))?;
+        let rename = |flags| renameat_with(CWD, &self.dir, CWD, target, flags);
+        match rename(RenameFlags::NOREPLACE) {
+            Ok(()) => self.done = true,
+            Err(rustix::io::Errno::EXIST) if replace => {
+                // The old one now has the temporary name, and goes when self is dropped.
+                rename(RenameFlags::EXCHANGE).map_err(Error::os("replace", target))?;
+            }
+            Err(rustix::io::Errno::EXIST) => {
+                let name = target.file_name().unwrap_or_default();
+                return Err(Error::Exists {
+                    what,
+                    name: name.to_string_lossy().into_owned(),
+                });
+            }
+            Err(error) => return Err(Error::os("make", target)(error)),
+        }
+        // Only now: until it had its name, the lock kept it from being swept.
+        _ = fs::remove_file(target.join(LOCK));
+        parent_dir.sync_all().map_err(Error::io("write out", parent))
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        if !self.done
+            && let Err(error) = remove_tree(&self.dir)
+        {
+            // The next sweep tries again.
+            tracing::warn!(dir = %self.dir.display(), %error, "Cannot remove a build directory");
+        }
+    }
+}
+
+/// Removes what interrupted builds left below `parent`. Builds that live are not touched.
+/// Returns the number of directories removed.
+///
+/// # Errors
+/// When the directory cannot be read, or a leftover cannot be removed.
+pub(crate) fn sweep(parent: &Path) -> Result<usize> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::io("read", parent)(error)),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", parent))?;
+        let ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !ours {
+            continue;
+        }
+        let dir = entry.path();
+        if let Some(_lock) = try_lock(&dir)? {
+            remove_tree(&dir).map_err(Error::io("remove", &dir))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// The lock of a build directory, or nothing when somebody has it or the directory is gone.
+fn try_lock(dir: &Path) -> Result<Option<File>> {
+    let path = dir.join(LOCK);
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let file = match OpenOptions::new()
+        .write(true)
+        .read(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&path)
+    {
+        Ok(file) => file,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(Error::io("open", &path)(error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(Error::os("lock", &path)(error)),
+    }
+    let there = file.metadata().map_err(Error::io("look at", &path))?.nlink() > 0;
+    Ok(there.then_some(file))
+}
+
+/// Removes a tree, also one in which a build in a user namespace left files of its
+/// subordinate ids.
+pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            _ = Command::new("mmdebstrap")
+                .args(["--unshare-helper", "rm", "-rf", "--"])
+                .arg(dir)
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .status();
+            match fs::remove_dir_all(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        }
+        other => other,
+    }
+}
+
+/// Removes a finished object: at once by its name, then its files. Whether there was one.
+pub(crate) fn remove(parent: &Path, name: &str) -> Result<bool> {
+    let target = parent.join(name);
+    if !target.is_dir() {
+        return Ok(false);
+    }
+    // Under a temporary name a half-removed object is no object.
+    let grave = Build::begin(parent)?;
+    let inside = grave.dir().join("removed");
+    fs::rename(&target, &inside).map_err(Error::io("remove", &target))?;
+    drop(grave);
+    Ok(true)
+}
+
+/// Makes a directory and its parents, for the owner alone.
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(Error::io("make", dir))
+}
+
+/// Writes an object's metadata into its directory: whole or not at all.
+pub(crate) fn write_metadata(dir: &Path, file: &str, metadata: &impl Serialize) -> Result<()> {
+    let target = dir.join(file);
+    let text = serde_json::to_vec_pretty(metadata).map_err(|error| Error::Damaged {
+        path: target.clone(),
+        reason: error.to_string(),
+    })?;
+    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(Error::io("write in", dir))?;
+    temporary
+        .write_all(&text)
+        .and_then(|()| temporary.write_all(b"\n"))
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(Error::io("write", &target))?;
+    temporary
+        .persist(&target)
+        .map_err(|error| Error::io("write", &target)(error.error))?;
+    Ok(())
+}
+
+/// Reads an object's metadata. `None` when there is no such object.
+pub(crate) fn read_metadata<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<Option<T>> {
+    let path = dir.join(file);
+    let damaged = |reason: String| Error::Damaged {
+        path: dir.to_owned(),
+        reason,
+    };
+    match fs::metadata(&path) {
+        Ok(found) if found.is_file() && found.len() <= MAX_METADATA => {}
+        Ok(_) => return Err(damaged(format!("{file} is not a small file"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return if dir.is_dir() {
+                Err(damaged(format!("no {file}")))
+            } else {
+                Ok(None)
+            };
+        }
+        Err(error) => return Err(Error::io("look at", &path)(error)),
+    }
+    let text = fs::read(&path).map_err(Error::io("read", &path))?;
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| damaged(format!("{file}: {error}")))
+}
+
+/// The names of a store's finished objects, sorted; none when the store is not there yet.
+pub(crate) fn names(parent: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", parent)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", parent))?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The bytes that a tree takes on the disk.
+pub(crate) fn disk_usage(dir: &Path) -> Result<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        let found = entry.metadata().map_err(Error::io("look at", dir))?;
+        total += found.blocks() * 512;
+        if found.is_dir() {
+            total += disk_usage(&entry.path())?;
+        }
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_published_objects_are_listed() {
+        let store = tempfile::tempdir().unwrap();
+        let build = Build::begin(store.path()).unwrap();
+        fs::write(build.dir().join("file"), "1").unwrap();
+        assert_eq!(names(store.path()).unwrap(), [""; 0]);
+        build.publish(&store.path().join("a"), "Thing", false).unwrap();
+        assert_eq!(names(store.path()).unwrap(), ["a"]);
+        assert_eq!(fs::read_dir(store.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(store.path().join("a")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn replacing_is_a_choice() {
+        let store = tempfile::tempdir().unwrap();
+        let target = store.path().join("a");
+        for (text, replace) in [("1", false), ("2", true)] {
+            let build = Build::begin(store.path()).unwrap();
+            fs::write(build.dir().join("file"), text).unwrap();
+            build.publish(&target, "Thing", replace).unwrap();
+            assert_eq!(fs::read_to_string(target.join("file")).unwrap(), text);
+        }
+        let build = Build::begin(store.path()).unwrap();
+        assert!(matches!(
+            build.publish(&target, "Thing", false),
+            Err(Error::Exists { what: "Thing", name }) if name == "a"
+        ));
+        assert_eq!(fs::read_dir(store.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn sweep_spares_what_lives() {
+        let store = tempfile::tempdir().unwrap();
+        let alive = Build::begin(store.path()).unwrap();
+        fs::create_dir_all(store.path().join(".tmp-dead/sub")).unwrap();
+        fs::create_dir(store.path().join("finished")).unwrap();
+        fs::write(store.path().join(".tmp-file"), "").unwrap();
+        assert_eq!(sweep(store.path()).unwrap(), 1);
+        assert!(alive.dir().is_dir());
+        assert!(store.path().join("finished").is_dir());
+        drop(alive);
+        assert_eq!(names(store.path()).unwrap(), ["finished"]);
+        assert_eq!(sweep(store.path()).unwrap(), 0);
+    }
+
+    #[test]
+    fn metadata_is_read_with_care() {
+        let store = tempfile::tempdir().unwrap();
+        let missing = read_metadata::<u32>(&store.path().join("none"), "x.json");
+        assert!(matches!(missing, Ok(None)));
+        let dir = store.path().join("a");
+        make_dir(&dir).unwrap();
+        let read = || read_metadata::<u32>(&dir, "x.json");
+        assert!(matches!(read(), Err(Error::Damaged { .. })));
+        fs::write(dir.join("x.json"), "{").unwrap();
+        assert!(matches!(read(), Err(Error::Damaged { .. })));
+        write_metadata(&dir, "x.json", &7).unwrap();
+        assert_eq!(read().unwrap(), Some(7));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    }
+}
