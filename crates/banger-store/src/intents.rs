@@ -4,7 +4,7 @@ use banger_model::VmId;
 use rusqlite::{Connection, params};
 
 use crate::error::{Error, Result};
-use crate::record::{Intent, NewIntent};
+use crate::record::{Intent, NewIntent, Operation};
 use crate::{Store, vms};
 
 impl Store {
@@ -12,20 +12,23 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoSuchVm`], and errors of the database.
-    pub fn begin(&mut self, intent: &NewIntent) -> Result<i64> {
+    pub fn begin(&mut self, intent: &NewIntent) -> Result<()> {
         self.durable(true)?;
-        let id = insert(&self.connection, intent);
+        let begun = insert(&self.connection, intent);
         self.durable(false)?;
-        id
+        begun
     }
 
     /// Writes down that an operation has ended, well or not.
     ///
     /// # Errors
-    /// Errors of the database; an intent that is gone already is none.
-    pub fn finish(&mut self, intent: i64) -> Result<()> {
+    /// Errors of the database; that it had not begun is none.
+    pub fn finish(&mut self, vm: VmId, operation: Operation) -> Result<()> {
         self.connection
-            .execute("DELETE FROM intents WHERE id = ?1", [intent])
+            .execute(
+                "DELETE FROM intents WHERE vm = ?1 AND operation = ?2",
+                params![vm.to_string(), operation.as_str()],
+            )
             .map(drop)
             .map_err(Error::doing("finish an operation"))
     }
@@ -62,14 +65,14 @@ impl Store {
     }
 }
 
-pub(crate) fn insert(connection: &Connection, intent: &NewIntent) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, intent: &NewIntent) -> Result<()> {
     let vm = intent.vm.to_string();
     let inserted = connection.execute(
         "INSERT INTO intents (vm, operation, created_us) VALUES (?1, ?2, ?3)",
         params![vm, intent.operation.as_str(), intent.created_us],
     );
     match inserted {
-        Ok(_) => Ok(connection.last_insert_rowid()),
+        Ok(_) => Ok(()),
         Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
             Err(Error::NoSuchVm(vm))
         }

@@ -44,12 +44,10 @@ pub struct VmmProcess {
     pub boot_id: String,
 }
 
-/// What an intent is about.
+/// What an intent is about. Starting and stopping need none: the VM's state says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Create,
-    Start,
-    Stop,
     Delete,
 }
 
@@ -79,8 +77,6 @@ impl Operation {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
-            Self::Start => "start",
-            Self::Stop => "stop",
             Self::Delete => "delete",
         }
     }
@@ -90,7 +86,7 @@ impl std::str::FromStr for Operation {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        [Self::Create, Self::Start, Self::Stop, Self::Delete]
+        [Self::Create, Self::Delete]
             .into_iter()
             .find(|operation| operation.as_str() == word)
             .ok_or_else(|| UnknownWord {

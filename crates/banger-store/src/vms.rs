@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NameTaken`], and errors of the database.
-    pub fn add(&mut self, vm: &VmRecord, intent: &NewIntent) -> Result<i64> {
+    pub fn add(&mut self, vm: &VmRecord, intent: &NewIntent) -> Result<()> {
         self.durable(true)?;
         let added = add(&mut self.connection, vm, intent);
         self.durable(false)?;
@@ -51,34 +51,6 @@ impl Store {
         update(&self.connection, vm)
     }
 
-    /// Writes a VM's row and an intent about it, both or neither. On the disk when it returns.
-    ///
-    /// # Errors
-    /// As [`Store::update`].
-    pub fn update_and_begin(&mut self, vm: &VmRecord, intent: &NewIntent) -> Result<i64> {
-        self.durable(true)?;
-        let done = self.in_transaction(|connection| {
-            update(connection, vm)?;
-            intents::insert(connection, intent)
-        });
-        self.durable(false)?;
-        done
-    }
-
-    /// Writes a VM's row and ends an intent, both or neither.
-    ///
-    /// # Errors
-    /// As [`Store::update`].
-    pub fn update_and_finish(&mut self, vm: &VmRecord, intent: i64) -> Result<()> {
-        self.in_transaction(|connection| {
-            update(connection, vm)?;
-            connection
-                .execute("DELETE FROM intents WHERE id = ?1", [intent])
-                .map(drop)
-                .map_err(Error::doing("finish an operation"))
-        })
-    }
-
     /// Forgets a VM and its intents. That it is gone already is no error. Not flushed: after
     /// a crash of the host the row is back with its intent to delete, and is forgotten again.
     ///
@@ -89,16 +61,6 @@ impl Store {
             .execute("DELETE FROM vms WHERE id = ?1", [id.to_string()])
             .map(drop)
             .map_err(Error::doing("forget a VM"))
-    }
-
-    fn in_transaction<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let transaction = self
-            .connection
-            .transaction()
-            .map_err(Error::doing("begin a transaction"))?;
-        let done = work(&transaction)?;
-        transaction.commit().map_err(Error::doing("commit"))?;
-        Ok(done)
     }
 }
 
@@ -114,7 +76,7 @@ where
     })
 }
 
-fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result<i64> {
+fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result<()> {
     let transaction = connection
         .transaction()
         .map_err(Error::doing("begin a transaction"))?;
@@ -152,9 +114,8 @@ fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result
         Err(e) if taken(&e) => return Err(Error::NameTaken(vm.spec.name.to_string())),
         Err(e) => return Err(Error::doing("add a VM")(e)),
     }
-    let intent = intents::insert(&transaction, intent)?;
-    transaction.commit().map_err(Error::doing("commit"))?;
-    Ok(intent)
+    intents::insert(&transaction, intent)?;
+    transaction.commit().map_err(Error::doing("commit"))
 }
 
 fn taken(error: &rusqlite::Error) -> bool {
@@ -344,7 +305,7 @@ mod tests {
     fn everything_is_read_back() {
         let (_home, mut store) = store();
         let mut vm = record("a", 1);
-        let begun = store.add(&vm, &intent(&vm, Operation::Create)).unwrap();
+        store.add(&vm, &intent(&vm, Operation::Create)).unwrap();
         assert_eq!(store.vms().unwrap(), [vm.clone()]);
         vm.state = VmState::Running;
         vm.stop_reason = Some(StopReason::GuestPanic);
@@ -355,7 +316,8 @@ mod tests {
             boot_id: "x".to_owned(),
         });
         vm.ssh_port = 65535;
-        store.update_and_finish(&vm, begun).unwrap();
+        store.update(&vm).unwrap();
+        store.finish(vm.id, Operation::Create).unwrap();
         assert_eq!(store.vms().unwrap(), [vm]);
         assert_eq!(store.intents().unwrap(), []);
     }
@@ -388,7 +350,7 @@ mod tests {
         );
         assert!(matches!(store.update(&vm), Err(Error::NoSuchVm(_))));
         assert!(matches!(
-            store.begin(&intent(&vm, Operation::Start)),
+            store.begin(&intent(&vm, Operation::Delete)),
             Err(Error::NoSuchVm(_))
         ));
     }
