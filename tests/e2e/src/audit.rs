@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::processes;
+use crate::processes::{self, Process};
 use crate::rig::Rig;
 
 /// What is there: processes (by their program), what they listen on, files, rows.
@@ -19,7 +19,18 @@ pub struct Audit {
 impl Audit {
     /// Looks at a rig. Reads only.
     pub fn take(rig: &Rig) -> Self {
-        let owned = processes::of_rig(rig.dir());
+        Self::of(rig, &processes::of_rig(rig.dir()))
+    }
+
+    /// The same, for tests in which daemons come and go.
+    pub fn take_without_daemon(rig: &Rig) -> Self {
+        let daemons = rig.pids("bangerd");
+        let mut owned = processes::of_rig(rig.dir());
+        owned.retain(|process| !daemons.contains(&process.pid));
+        Self::of(rig, &owned)
+    }
+
+    fn of(rig: &Rig, owned: &[Process]) -> Self {
         let inodes: BTreeSet<u64> = owned.iter().flat_map(|p| processes::sockets(p.pid)).collect();
         let programs = owned.iter().map(|p| format!("{} (pid {})", p.command, p.pid));
         let classes = BTreeMap::from([
@@ -38,7 +49,35 @@ impl Audit {
     /// With a list of the differences.
     #[track_caller]
     pub fn assert_same(&self, rig: &Rig) {
-        let after = Self::take(rig);
+        self.compare(&Self::take(rig), "");
+    }
+
+    /// The counterpart of [`Audit::take_without_daemon`]; the words say after what.
+    ///
+    /// # Panics
+    /// With a list of the differences.
+    #[track_caller]
+    pub fn assert_same_at(&self, rig: &Rig, what: &str) {
+        self.compare(&Self::take_without_daemon(rig), what);
+    }
+
+    /// The same as [`Audit::assert_same`] without the files below a directory.
+    ///
+    /// # Panics
+    /// With a list of the differences.
+    #[track_caller]
+    pub fn assert_same_outside(&self, rig: &Rig, dir: &Path) {
+        let without = |mut audit: Self| {
+            for files in audit.classes.values_mut() {
+                files.retain(|name| !Path::new(name).starts_with(dir));
+            }
+            audit
+        };
+        without(self.clone()).compare(&without(Self::take(rig)), "");
+    }
+
+    #[track_caller]
+    fn compare(&self, after: &Self, what: &str) {
         let mut text = String::new();
         for (class, before) in &self.classes {
             let after = &after.classes[class];
@@ -49,7 +88,7 @@ impl Audit {
                 _ = writeln!(text, "lost: {class} {lost}");
             }
         }
-        assert!(text.is_empty(), "The audit found:\n{text}");
+        assert!(text.is_empty(), "The audit found after {what}:\n{text}");
     }
 }
 

@@ -7,12 +7,16 @@ mod processes;
 mod pty;
 mod rig;
 mod store;
+mod systemd;
+mod watch;
 
 pub use audit::Audit;
 pub use bus::Bus;
 pub use pty::Pty;
 pub use rig::{Out, Rig, finished};
 pub use store::{BARE, Content, DEBIAN, KERNEL, mke2fs};
+pub use systemd::Machine;
+pub use watch::line_with;
 
 /// Says why a test cannot run here. Fails the test instead where `BANGER_TEST_REQUIRE` names
 /// its rung.

@@ -2,8 +2,10 @@
 //! command line, work in it, or have a file of it open.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A process as the audit reports it.
@@ -31,27 +33,42 @@ pub(crate) fn of_rig(dir: &Path) -> Vec<Process> {
 
 /// Ends the rig's processes at once and waits until they are gone.
 pub(crate) fn kill_all(dir: &Path) {
-    let mut doomed = Vec::new();
-    for process in of_rig(dir) {
-        let Some(pid) = Pid::from_raw(process.pid) else {
-            continue;
-        };
-        // Look again through the descriptor's process: a number may have been given away.
-        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-            && belongs(&PathBuf::from(format!("/proc/{}", process.pid)), dir)
-            && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
-        {
-            doomed.push(pidfd);
+    // What dies may have been starting another.
+    for _ in 0..3 {
+        let doomed: Vec<_> = of_rig(dir)
+            .into_iter()
+            .filter_map(|process| {
+                let pidfd = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
+                // Look again through the descriptor's process: a number may have been given away.
+                let still = belongs(&PathBuf::from(format!("/proc/{}", process.pid)), dir);
+                (still && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
+            })
+            .collect();
+        if doomed.is_empty() {
+            return;
+        }
+        for pidfd in doomed {
+            wait(&pidfd);
         }
     }
-    for pidfd in doomed {
-        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        let limit = rustix::event::Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
-        _ = rustix::event::poll(&mut fds, Some(&limit));
-    }
+}
+
+/// Ends one process; false when it is still there after the limit.
+pub(crate) fn kill(pid: i32) -> bool {
+    let Some(Ok(pidfd)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+        return true;
+    };
+    _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    wait(&pidfd)
+}
+
+fn wait(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let limit = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&limit)) == Ok(1)
 }
 
 /// The inodes of the sockets that a process has open.

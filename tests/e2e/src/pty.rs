@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 use crate::rig::LIMIT;
@@ -16,7 +16,8 @@ use crate::rig::LIMIT;
 /// The terminal's side of the test.
 #[derive(Debug)]
 pub struct Pty {
-    master: AsyncFd<OwnedFd>,
+    master: OwnedFd,
+    output: UnboundedReceiver<Vec<u8>>,
     child: Child,
     /// What the program wrote and no [`Pty::expect`] has passed yet.
     seen: Vec<u8>,
@@ -39,7 +40,6 @@ impl Pty {
             Mode::empty(),
         )
         .expect("the other side");
-        fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK).expect("a terminal need not block");
         let copy = || Stdio::from(slave.try_clone().expect("a descriptor can be copied"));
         let inner = command.as_std();
         // setsid makes the terminal the controlling one; without it no signal follows a resize.
@@ -64,9 +64,10 @@ impl Pty {
             .stderr(copy())
             .kill_on_drop(true);
         let child = outer.spawn().expect("setsid can be started");
-        let master = AsyncFd::new(master).expect("a terminal can be waited for");
+        let output = read_from(master.try_clone().expect("a descriptor can be copied"));
         let pty = Self {
             master,
+            output,
             child,
             seen: Vec::new(),
         };
@@ -85,24 +86,16 @@ impl Pty {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        tcsetwinsize(self.master.get_ref(), size).expect("the terminal takes a size");
+        tcsetwinsize(&self.master, size).expect("the terminal takes a size");
     }
 
-    /// Types.
+    /// Types. For the few bytes that a terminal takes at once.
     ///
     /// # Panics
-    /// When the terminal does not take it in time.
-    pub async fn send(&self, mut text: &[u8]) {
-        while !text.is_empty() {
-            let mut ready = timeout(LIMIT, self.master.writable())
-                .await
-                .expect("the terminal takes input")
-                .expect("the terminal is there");
-            match ready.try_io(|fd| rustix::io::write(fd.get_ref(), text).map_err(Into::into)) {
-                Ok(written) => text = &text[written.expect("the terminal is there")..],
-                Err(_) => continue,
-            }
-        }
+    /// When the terminal is gone.
+    pub fn send(&self, text: &[u8]) {
+        let written = rustix::io::write(&self.master, text);
+        assert_eq!(written, Ok(text.len()), "the terminal takes input");
     }
 
     /// Waits until the program has written `text`, and passes it.
@@ -174,22 +167,29 @@ impl Pty {
             .expect("the program runs")
     }
 
-    /// Reads what is there, waiting for something. False at the end.
+    /// Waits for something to read. False at the end.
     async fn read_some(&mut self) -> bool {
-        loop {
-            let Ok(mut ready) = self.master.readable().await else {
-                return false;
-            };
-            let mut buffer = [0; 4096];
-            match ready.try_io(|fd| rustix::io::read(fd.get_ref(), &mut buffer).map_err(Into::into)) {
-                // The last process that had the other side open is gone: EIO.
-                Ok(Ok(0) | Err(_)) => return false,
-                Ok(Ok(read)) => {
-                    self.seen.extend_from_slice(&buffer[..read]);
-                    return true;
-                }
-                Err(_) => {}
+        match self.output.recv().await {
+            Some(bytes) => {
+                self.seen.extend_from_slice(&bytes);
+                true
             }
+            None => false,
         }
     }
+}
+
+/// A thread reads, because a terminal's descriptor cannot be given to the runtime safely. It
+/// ends when the last process that has the other side open is gone.
+fn read_from(master: OwnedFd) -> UnboundedReceiver<Vec<u8>> {
+    let (sender, receiver) = unbounded_channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = rustix::io::read(&master, &mut buffer) {
+            if sender.send(buffer[..read].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }

@@ -166,9 +166,45 @@ impl Rig {
         Out::from(what, timeout(2 * LIMIT, both).await)
     }
 
+    /// `banger vm VERB` for a new small VM of an image, with more arguments.
+    pub fn new_vm(&self, verb: &str, image: &str, more: &[&str]) -> Command {
+        let mut command = self.command(["vm", verb, "--quiet", "--image", image, "--vcpu", "1"]);
+        let memory = if image == crate::BARE { "256M" } else { "512M" };
+        command.args(["--memory", memory]).args(more);
+        command
+    }
+
+    /// Runs `banger vm run` with a small VM of the bare image.
+    pub async fn run_bare(&self, more: &[&str]) -> Out {
+        finished(&mut self.new_vm("run", crate::BARE, more), LIMIT).await
+    }
+
+    /// Makes and starts a small VM of the bare image, and waits until it is ready.
+    pub async fn create_bare(&self, name: &str) -> Out {
+        finished(&mut self.new_vm("create", crate::BARE, &[name]), LIMIT)
+            .await
+            .ok()
+    }
+
+    /// One property of a VM, as text.
+    pub async fn property(&self, vm: &str, key: &str) -> String {
+        match &self.show(vm).await[key] {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The names that `vm list -a` shows, sorted.
+    pub async fn names(&self) -> Vec<String> {
+        let text = self.banger(["vm", "list", "-a", "-q"]).await.ok().text();
+        let mut names: Vec<_> = text.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
     /// The properties of one VM, as `vm show --json` prints them.
     pub async fn show(&self, vm: &str) -> serde_json::Value {
-        self.banger(["vm", "show", "--json", vm]).await.ok().json()
+        self.banger(["vm", "show", "--json", vm]).await.ok().json()[0].clone()
     }
 
     /// The program `bangerd` of this build.
@@ -198,17 +234,8 @@ impl Rig {
     /// # Panics
     /// When it is not there, or does not end.
     pub async fn kill(&self, pid: i32) {
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process has a positive number");
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)
-            .expect("the process is there");
-        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL)
-            .expect("the process is ours");
-        let pidfd = tokio::io::unix::AsyncFd::new(pidfd).expect("a pidfd can be waited for");
-        timeout(LIMIT, pidfd.readable())
-            .await
-            .expect("a killed process ends")
-            .map(|_| ())
-            .expect("a pidfd can be waited for");
+        let gone = tokio::task::spawn_blocking(move || processes::kill(pid));
+        assert!(gone.await.expect("the thread runs"), "process {pid} does not end");
     }
 
     /// Waits until a running program has ended.
@@ -323,7 +350,7 @@ pub async fn finished(command: &mut Command, limit: Duration) -> Out {
 }
 
 /// Where the programs under test are: `BANGER_BIN_DIR`, else the directory above this test.
-fn bin_dir() -> PathBuf {
+pub(crate) fn bin_dir() -> PathBuf {
     std::env::var_os("BANGER_BIN_DIR").map_or_else(
         || {
             let own = std::env::current_exe().expect("a test knows its own program");

@@ -38,12 +38,20 @@ const PULL_LIMIT: Duration = Duration::from_secs(1200);
 /// # Errors
 /// Why it cannot be had here.
 pub(crate) async fn fill(rig: &Rig, content: Content) -> Result<(), String> {
-    let source = match content {
-        Content::Bare => bare().await?,
-        Content::Debian => debian().await?,
-    };
+    let source = ready(content).await?;
     clone(&source.join("d"), &rig.dir().join("d")).await?;
     clone(&source.join("k"), &rig.dir().join("k")).await
+}
+
+/// The directory of the cache with `content`: `d` as XDG_DATA_HOME, `k` as XDG_CACHE_HOME.
+///
+/// # Errors
+/// Why it cannot be had here.
+pub(crate) async fn ready(content: Content) -> Result<PathBuf, String> {
+    match content {
+        Content::Bare => bare().await,
+        Content::Debian => debian().await,
+    }
 }
 
 async fn bare() -> Result<PathBuf, String> {
