@@ -28,11 +28,13 @@ pub(crate) fn boot() -> ExitCode {
 
 fn try_boot() -> Result<std::convert::Infallible, Failure> {
     mounts::mount_early().stage("early mounts")?;
-    let identity = identity::read(Path::new("/").join(banger_model::guest::IDENTITY_PATH).as_path())
-        .stage("identity")?;
+    let document = Path::new("/").join(banger_model::guest::IDENTITY_PATH);
+    let identity = identity::read(&document).stage("identity")?;
     // Opened before anything can appear, so that nothing is missed.
     let mut events = Events::open().stage("kernel events")?;
-    modules::load(&Path::new("/").join(banger_model::guest::MODULES_DIR)).stage("kernel modules")?;
+    let modules = Path::new("/").join(banger_model::guest::MODULES_DIR);
+    modules::load(&modules).stage("kernel modules")?;
+    let later = modules::open_later(&modules);
 
     let disk = disk::find(&identity.root_serial, &mut events).stage("root disk")?;
     disk.mount(Path::new(mounts::NEW_ROOT))
@@ -53,6 +55,8 @@ fn try_boot() -> Result<std::convert::Infallible, Failure> {
         .map_or("banger-guest", |init| init.path.as_str());
     std::fs::write(paths::INIT, name).stage("agent's directory")?;
     let agent = start_agent();
+    // The agent is on its way; what nobody waits for comes now.
+    later.load();
     match image_init {
         Some(init) => {
             if let Err(error) = agent {

@@ -79,7 +79,7 @@ impl Backlog {
         let mut kept = self.lock();
         kept.bytes = kept.bytes.saturating_sub(bytes);
         if kept.bytes <= LOW && kept.pause.take().is_some() {
-            kept.reader.take().map(Waker::wake);
+            wake(&mut kept.reader);
         }
     }
 
@@ -125,14 +125,14 @@ impl QueueIn {
         }
         self.backlog.add(data.len());
         queue.chunks.push_back(data.to_vec());
-        queue.waker.take().map(Waker::wake);
+        wake(&mut queue.waker);
     }
 
     /// Nothing more will arrive.
     pub(super) fn end(&self) {
         let mut queue = lock(&self.queue);
         queue.ended = true;
-        queue.waker.take().map(Waker::wake);
+        wake(&mut queue.waker);
     }
 }
 
@@ -182,6 +182,12 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
 /// The connection, of which reading pauses while too much is kept.
 pub(super) struct PacedStream {
     pub(super) stream: TcpStream,
@@ -221,7 +227,7 @@ impl AsyncWrite for PacedStream {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_window_closes_when_too_much_is_kept_and_opens_when_it_is_taken() {
         let backlog = Arc::new(Backlog::default());
         let (input, mut output) = backlog.queue();
@@ -241,7 +247,7 @@ mod tests {
         assert_eq!(backlog.next_window(TRICKLE), WINDOW);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_pause_ends_by_itself() {
         let backlog = Arc::new(Backlog::default());
         let (input, _output) = backlog.queue();

@@ -63,7 +63,7 @@ pub(super) fn link(root: &Path, name: &str, to: &str) -> io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => std::os::unix::fs::symlink(to, path),
     }
 }

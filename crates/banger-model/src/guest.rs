@@ -17,9 +17,13 @@ pub const CONTROL_PORT: &str = "org.banger.control.0";
 pub const ROOT_SERIAL: &str = "banger-root";
 /// Where the identity lies in the initramfs.
 pub const IDENTITY_PATH: &str = "banger/identity.json";
-/// Where the modules and their load order lie in the initramfs: `modules.order` names, one a
-/// line and in the order to load them, the files beside it.
+/// Where the modules lie in the initramfs, beside two lists of their file names, one a line
+/// and in the order to load them.
 pub const MODULES_DIR: &str = "banger/modules";
+/// The list of what the boot waits for: the disk, the network, the control channel.
+pub const MODULES_ORDER: &str = "modules.order";
+/// The list of what can be loaded once the agent runs.
+pub const MODULES_LATER: &str = "modules.later";
 /// The version of [`Identity`]; a guest program refuses another.
 pub const IDENTITY_VERSION: u32 = 1;
 

@@ -75,7 +75,7 @@ mod tests {
         let paths: Vec<_> = members.iter().map(|(path, ..)| path.as_str()).collect();
         assert_eq!(
             paths[paths.len() - 3..],
-            ["banger/modules/modules.order", "init", "who"]
+            ["banger/modules/modules.later", "init", "who"]
         );
         assert!(file.write_all(b"x").is_err());
         assert!(file.set_len(0).is_err());

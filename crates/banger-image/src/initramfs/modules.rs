@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use banger_model::guest::MODULES_DIR;
+use banger_model::guest::{MODULES_DIR, MODULES_LATER, MODULES_ORDER};
 
 use super::cpio::Writer;
 use super::unpack::{ENDINGS, read_module};
@@ -25,7 +25,7 @@ const NEEDED: [&[&str]; 5] = [
     &["virtio_console"],
     &["virtio_net"],
 ];
-/// What is good to have.
+/// What is good to have, and what no guest waits for.
 const WANTED: [&str; 4] = ["virtio_rng", "vsock", "vmw_vsock_virtio_transport", "overlay"];
 /// More modules than any kernel has, and deeper directories.
 const MAX_FILES: usize = 50_000;
@@ -36,6 +36,8 @@ const MAX_DEPTH: usize = 16;
 pub struct ModulesArchive {
     /// The names of the modules' files in the order in which the guest loads them.
     pub modules: Vec<String>,
+    /// How many of them, from the first, the guest loads before its agent runs.
+    pub first: usize,
 }
 
 /// Writes the archive for the kernel whose modules lie in `modules_dir`
@@ -60,15 +62,17 @@ pub fn build_modules_archive(modules_dir: &Path, out: &mut dyn Write) -> Result<
             });
         }
     }
+    let first = plan.modules.len();
     for name in WANTED {
         match plan.add(name, &available) {
             Ok(()) | Err(Error::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    write_archive(&plan.modules, out).map_err(Error::Write)?;
+    write_archive(&plan.modules, first, out).map_err(Error::Write)?;
     Ok(ModulesArchive {
         modules: plan.modules.into_iter().map(|(name, _)| name).collect(),
+        first,
     })
 }
 
@@ -77,10 +81,10 @@ pub fn build_modules_archive(modules_dir: &Path, out: &mut dyn Write) -> Result<
 /// # Errors
 /// When `out` fails.
 pub fn build_empty_modules_archive(out: &mut dyn Write) -> Result<(), Error> {
-    write_archive(&[], out).map_err(Error::Write)
+    write_archive(&[], 0, out).map_err(Error::Write)
 }
 
-fn write_archive(modules: &[(String, Vec<u8>)], out: &mut dyn Write) -> io::Result<()> {
+fn write_archive(modules: &[(String, Vec<u8>)], first: usize, out: &mut dyn Write) -> io::Result<()> {
     let mut archive = Writer::new(out);
     let mut parent = String::new();
     for part in MODULES_DIR.split('/') {
@@ -88,8 +92,11 @@ fn write_archive(modules: &[(String, Vec<u8>)], out: &mut dyn Write) -> io::Resu
         archive.directory(&parent, 0o755)?;
         parent.push('/');
     }
-    let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
-    archive.file(&format!("{MODULES_DIR}/modules.order"), 0o644, order.as_bytes())?;
+    let (before, after) = modules.split_at(first);
+    for (list, modules) in [(MODULES_ORDER, before), (MODULES_LATER, after)] {
+        let names: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
+        archive.file(&format!("{MODULES_DIR}/{list}"), 0o644, names.as_bytes())?;
+    }
     for (name, content) in modules {
         archive.file(&format!("{MODULES_DIR}/{name}"), 0o644, content)?;
     }
@@ -221,7 +228,7 @@ mod tests {
             ("vsock.ko", ""),
             ("vmw_vsock_virtio_transport.ko", "vmw-common,vsock"),
             ("vmw-common.ko", "vsock"),
-            ("virtio-rng.ko", "ext4"),
+            ("virtio-rng.ko", "virtio_net"),
             ("unrelated.ko", "nowhere"),
         ]);
         let mut out = Vec::new();
@@ -233,14 +240,28 @@ mod tests {
             "vmw_vsock_virtio_transport.ko",
         ];
         assert_eq!(archive.modules, expected);
+        assert_eq!(archive.first, 0);
         let members = read(&out);
-        let paths: Vec<_> = members.iter().map(|(path, ..)| path.as_str()).collect();
-        assert_eq!(
-            paths[..3],
-            ["banger", "banger/modules", "banger/modules/modules.order"]
-        );
-        assert_eq!(members[2].2, (expected.join("\n") + "\n").as_bytes());
-        assert_eq!(paths.len(), 7);
+        let (path, _, list) = &members[3];
+        assert_eq!(path, "banger/modules/modules.later");
+        assert_eq!(list, (expected.join("\n") + "\n").as_bytes());
+        assert_eq!(members.len(), 8);
+    }
+
+    #[test]
+    fn what_the_boot_waits_for_is_apart() {
+        let kernel = kernel(&[("virtio_blk.ko", "ring"), ("ring.ko", ""), ("overlay.ko", "ring")]);
+        fs::write(
+            kernel.path().join("modules.builtin"),
+            "virtio_pci.ko\next4.ko\nvirtio_console.ko\nvirtio_net.ko\n",
+        )
+        .unwrap();
+        let mut out = Vec::new();
+        let archive = build_modules_archive(kernel.path(), &mut out).unwrap();
+        assert_eq!(archive.first, 2);
+        let members = read(&out);
+        assert_eq!(members[2].2, b"ring.ko\nvirtio_blk.ko\n");
+        assert_eq!(members[3].2, b"overlay.ko\n");
     }
 
     #[test]
