@@ -1,0 +1,46 @@
+//! The life of virtual machines: what is, what should be, and the way from one to the other.
+//!
+//! [`Core`] knows all VMs of the owner, [`Vm`] is one of them. Both return errors of the bus's
+//! contract, and neither knows the bus: whoever shows VMs to the world gives a [`Publish`].
+
+pub(crate) mod capability;
+pub(crate) mod console;
+pub(crate) mod control;
+pub(crate) mod create;
+pub(crate) mod defaults;
+pub(crate) mod delete;
+mod ended;
+pub(crate) mod engine;
+pub(crate) mod error;
+pub(crate) mod keys;
+pub(crate) mod lookup;
+pub(crate) mod machine;
+pub(crate) mod names;
+pub(crate) mod plan;
+pub(crate) mod progress;
+pub(crate) mod recovery;
+pub(crate) mod registry;
+pub(crate) mod sources;
+pub(crate) mod start;
+mod steps;
+pub(crate) mod stop;
+pub(crate) mod store;
+pub(crate) mod vm;
+
+use std::sync::Arc;
+
+use banger_bus::VmInfo;
+use banger_model::VmId;
+
+pub(crate) use console::Console;
+pub(crate) use create::CreateRequest;
+pub(crate) use progress::{Cancel, JobContext, Report};
+pub(crate) use registry::{Core, Settings};
+pub(crate) use vm::{AgentAddress, Vm};
+
+/// Who hears of changes. Called in their order, under no lock of ours; must not block.
+pub(crate) trait Publish: Send + Sync + 'static {
+    fn vm_added(&self, vm: &Arc<Vm>);
+    fn vm_changed(&self, vm: &Arc<Vm>, before: &VmInfo, after: &VmInfo);
+    fn vm_removed(&self, id: VmId);
+}
