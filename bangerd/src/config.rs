@@ -40,8 +40,8 @@ impl ConfigFile {
             ))
         };
         let mut text = String::new();
-        let read = File::open(&self.path)
-            .and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text));
+        let read =
+            File::open(&self.path).and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text));
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Config::default()),
             Err(error) => return refused(&error.to_string()),

@@ -45,7 +45,7 @@ pub(super) struct Queued {
 
 impl Object {
     /// Adds the object to a connection. What is there already is replaced.
-    async fn add(self, connection: &Connection, path: &OwnedObjectPath) -> zbus::Result<()> {
+    pub(super) async fn add(self, connection: &Connection, path: &OwnedObjectPath) -> zbus::Result<()> {
         let server = connection.object_server();
         let there = match self.clone() {
             Self::Vm(api) => server.at(path, VmObject { api }).await?.is_some(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use banger_bus::api::{Caller, ImageApi, JobApi, KernelApi, ManagerApi, VmApi};
 use banger_bus::{JobInfo, JobOutcome, VmInfo};
 use banger_model::VmState;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use zbus::OwnedObjectPath;
 
 use super::event::{Event, News, Object, Queued};
@@ -21,6 +21,8 @@ struct Shared {
     manager: OnceLock<Arc<dyn ManagerApi>>,
     state: Mutex<State>,
     idle: Idle,
+    /// Told when a connection has ended.
+    departure: Notify,
 }
 
 #[derive(Default)]
@@ -36,6 +38,7 @@ impl Bus {
             manager: OnceLock::new(),
             state: Mutex::default(),
             idle: Idle::new(),
+            departure: Notify::new(),
         }))
     }
 
@@ -154,6 +157,11 @@ impl Bus {
         &self.0.idle
     }
 
+    /// Waits until a connection ends, or has ended since the last call. For one waiter.
+    pub(crate) async fn departure(&self) {
+        self.0.departure.notified().await;
+    }
+
     pub(super) fn manager(&self) -> Option<Arc<dyn ManagerApi>> {
         self.0.manager.get().cloned()
     }
@@ -172,6 +180,7 @@ impl Bus {
 
     pub(super) fn leave(&self, number: u64) {
         self.lock().peers.remove(&number);
+        self.0.departure.notify_one();
     }
 
     fn add(&self, path: &OwnedObjectPath, object: Object) {

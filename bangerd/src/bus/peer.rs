@@ -11,7 +11,8 @@ use banger_bus::{
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use zbus::connection::Builder;
-use zbus::{Connection, Guid, OwnedObjectPath, fdo};
+use zbus::fdo::{self, RequestNameFlags};
+use zbus::{Connection, Guid, OwnedObjectPath};
 
 use super::event::{Object, Queued};
 use super::hub::Bus;
@@ -78,45 +79,42 @@ impl Bus {
         self.idle().touch();
     }
 
-    /// Connects to the session bus and takes the daemon's name there. Returns the connection and
-    /// what runs until it ends.
+    /// Shows everything on the session bus and takes the daemon's name there. Returns what runs
+    /// until the connection ends.
     ///
     /// # Errors
-    /// When the bus does not answer, or somebody has the name.
+    /// When the bus is gone, or somebody has the name.
     pub(crate) async fn serve_session_bus(
         &self,
-        address: &str,
-    ) -> zbus::Result<(Connection, impl Future<Output = ()> + Send + use<>)> {
+        connection: Connection,
+    ) -> zbus::Result<impl Future<Output = ()> + Send + use<>> {
+        let manager = self.manager().ok_or(zbus::Error::Unsupported)?;
         let (queue, events) = mpsc::channel(MAX_QUEUED);
-        let peer = Peer {
+        let (number, objects) = self.join(Peer {
             queue,
             guid: None,
             socket: None,
-        };
-        let builder = Builder::address(address)
-            .name(SERVICE)
-            .replace_existing_names(false)
-            .allow_name_replacements(false);
-        let (number, objects) = self.join(peer);
-        let built = timeout(HANDSHAKE, self.build(builder, objects)).await;
-        let connection = match built {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                self.leave(number);
-                return Err(error);
+        });
+        // Nobody calls before the name is taken.
+        let named = async {
+            let server = connection.object_server();
+            server.at(path::MANAGER, ManagerObject { api: manager }).await?;
+            server.at(path::MANAGER, fdo::ObjectManager).await?;
+            for (path, object) in objects {
+                object.add(&connection, &path).await?;
             }
-            Err(_) => {
-                self.leave(number);
-                return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-            }
+            let flags = RequestNameFlags::DO_NOT_QUEUE;
+            connection.request_name_with_flags(SERVICE, flags).await
         };
+        if let Err(error) = named.await {
+            self.leave(number);
+            return Err(error);
+        }
         let bus = self.clone();
-        let followed = connection.clone();
-        let follow = async move {
-            bus.follow(followed, events).await;
+        Ok(async move {
+            bus.follow(connection, events).await;
             bus.leave(number);
-        };
-        Ok((connection, follow))
+        })
     }
 
     async fn build(

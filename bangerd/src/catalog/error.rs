@@ -37,7 +37,9 @@ pub(super) fn convert(error: &E, about: About) -> Error {
     let out = Error::new(kind, chain(error));
     match (error, image) {
         (E::NotInCatalogue(_), true) => out.hint("`banger image list --available` shows what can be pulled."),
-        (E::NotInCatalogue(_), false) => out.hint("`banger kernel list --available` shows what can be pulled."),
+        (E::NotInCatalogue(_), false) => {
+            out.hint("`banger kernel list --available` shows what can be pulled.")
+        }
         _ => out,
     }
 }

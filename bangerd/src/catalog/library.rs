@@ -21,9 +21,9 @@ use super::kernel::KernelEntry;
 use super::offers;
 use super::turns::Turns;
 use crate::bus::Bus;
-use crate::config::{ConfigFile, default_image};
+use crate::config::ConfigFile;
 use crate::core::progress::JobContext;
-use crate::core::sources::{ImageFiles, KernelFiles, Sources};
+use crate::core::sources::DEFAULT_KERNEL;
 use crate::jobs::{Jobs, no_object};
 
 /// Where Debian's security archive is, beside its main one.
@@ -81,14 +81,18 @@ impl Library {
         let force = options.force.unwrap_or(false);
         let library = self.clone();
         self.jobs
-            .start("pull-image", caller, path::image(name.as_str()), |ctx| async move {
-                library.image_pulled(&ctx, &name, kernel.as_ref(), force).await?;
-                let kernel = library.image(&name)?.kernel;
-                if let Some(kernel) = kernel {
-                    library.kernel_pulled(&ctx, &kernel, force).await?;
-                }
-                Ok(done(path::image(name.as_str())))
-            })
+            .start(
+                "pull-image",
+                caller,
+                path::image(name.as_str()),
+                |ctx| async move {
+                    library.image_pulled(&ctx, &name, kernel.as_ref(), force).await?;
+                    if let Some(kernel) = library.kernel_of(&name)? {
+                        library.kernel_pulled(&ctx, &kernel, force).await?;
+                    }
+                    Ok(done(path::image(name.as_str())))
+                },
+            )
             .await
     }
 
@@ -127,17 +131,28 @@ impl Library {
             absolute(path)?;
         }
         match (&options.kernel, &options.kernel_file, &options.modules) {
-            (Some(_), Some(_), _) => return Err(invalid("A kernel's name and a kernel's file: give one".to_owned())),
+            (Some(_), Some(_), _) => {
+                return Err(invalid(
+                    "A kernel's name and a kernel's file: give one".to_owned(),
+                ));
+            }
             (_, None, Some(_)) => return Err(invalid("Modules without a kernel's file".to_owned())),
             _ => {}
         }
         let reference = options.kernel.as_deref().map(parse::<KernelName>).transpose()?;
         let library = self.clone();
         self.jobs
-            .start("register-image", caller, path::image(name.as_str()), |ctx| async move {
-                library.registered(&ctx, &name, rootfs, reference, options).await?;
-                Ok(done(path::image(name.as_str())))
-            })
+            .start(
+                "register-image",
+                caller,
+                path::image(name.as_str()),
+                |ctx| async move {
+                    library
+                        .registered(&ctx, &name, rootfs, reference, options)
+                        .await?;
+                    Ok(done(path::image(name.as_str())))
+                },
+            )
             .await
     }
 
@@ -172,16 +187,24 @@ impl Library {
     pub(crate) async fn promote(self: &Arc<Self>, caller: Caller, name: &ImageName) -> Result<JobPath> {
         let (library, name) = (self.clone(), name.clone());
         self.jobs
-            .start("promote-image", caller, path::image(name.as_str()), |ctx| async move {
-                let _turn = library.turns.take(&format!("image {name}"), || waiting(&ctx)).await;
-                let (images, wanted) = (library.dirs.images(), name.clone());
-                library
-                    .blocking(&ctx, About::Image, move |ctx, cancel| {
-                        image::promote(&images, &wanted, ctx, cancel)
-                    })
-                    .await?;
-                Ok(done(path::image(name.as_str())))
-            })
+            .start(
+                "promote-image",
+                caller,
+                path::image(name.as_str()),
+                |ctx| async move {
+                    let _turn = library
+                        .turns
+                        .take(&format!("image {name}"), || waiting(&ctx))
+                        .await;
+                    let (images, wanted) = (library.dirs.images(), name.clone());
+                    library
+                        .blocking(&ctx, About::Image, move |ctx, cancel| {
+                            image::promote(&images, &wanted, ctx, cancel)
+                        })
+                        .await?;
+                    Ok(done(path::image(name.as_str())))
+                },
+            )
             .await
     }
 
@@ -194,12 +217,20 @@ impl Library {
             .map(|vm| vm.name)
             .collect();
         if !users.is_empty() {
-            return Err(in_use(ErrorKind::ImageInUse, "Image", name.as_str(), "VM", &users));
+            return Err(in_use(
+                ErrorKind::ImageInUse,
+                "Image",
+                name.as_str(),
+                "VM",
+                &users,
+            ));
         }
         let _turn = self.turns.take(&format!("image {name}"), || {}).await;
         let (images, wanted) = (self.dirs.images(), name.clone());
-        self.blocking(&JobContext::silent(), About::Image, move |_, _| image::delete(&images, &wanted))
-            .await
+        self.blocking(&JobContext::silent(), About::Image, move |_, _| {
+            image::delete(&images, &wanted)
+        })
+        .await
     }
 
     pub(crate) async fn delete_kernel(self: &Arc<Self>, name: &KernelName) -> Result<()> {
@@ -213,22 +244,38 @@ impl Library {
             .map(|vm| vm.name)
             .collect();
         if !vms.is_empty() {
-            return Err(in_use(ErrorKind::KernelInUse, "Kernel", name.as_str(), "VM", &vms));
+            return Err(in_use(
+                ErrorKind::KernelInUse,
+                "Kernel",
+                name.as_str(),
+                "VM",
+                &vms,
+            ));
         }
         let images: Vec<String> = self
             .shown()
             .images
             .values()
-            .filter(|image| matches!(&image.kernel, ImageKernel::Reference(kernel) if there.answers_to(kernel)))
+            .filter(
+                |image| matches!(&image.kernel, ImageKernel::Reference(kernel) if there.answers_to(kernel)),
+            )
             .map(|image| image.name.to_string())
             .collect();
         if !images.is_empty() {
-            return Err(in_use(ErrorKind::KernelInUse, "Kernel", name.as_str(), "image", &images));
+            return Err(in_use(
+                ErrorKind::KernelInUse,
+                "Kernel",
+                name.as_str(),
+                "image",
+                &images,
+            ));
         }
         let _turn = self.turns.take(&format!("kernel {name}"), || {}).await;
         let wanted = name.clone();
-        self.blocking(&JobContext::silent(), About::Kernel, move |_, _| kernel::remove(&kernels, &wanted))
-            .await
+        self.blocking(&JobContext::silent(), About::Kernel, move |_, _| {
+            kernel::remove(&kernels, &wanted)
+        })
+        .await
     }
 
     pub(crate) fn look_up_image(self: &Arc<Self>, name: &str) -> Result<OwnedObjectPath> {
@@ -241,7 +288,8 @@ impl Library {
     pub(crate) fn look_up_kernel(self: &Arc<Self>, name: &str) -> Result<OwnedObjectPath> {
         let name = parse::<KernelName>(name)?;
         self.refresh();
-        let kernel = kernel::find(&self.dirs.kernels(), &name).map_err(|error| convert(&error, About::Kernel))?;
+        let kernel =
+            kernel::find(&self.dirs.kernels(), &name).map_err(|error| convert(&error, About::Kernel))?;
         Ok(path::kernel(kernel.name.as_str()))
     }
 
@@ -273,7 +321,7 @@ impl Library {
         own_kernel: bool,
     ) -> Result<()> {
         self.image_pulled(ctx, name, None, false).await?;
-        match self.image(name)?.kernel {
+        match self.kernel_of(name)? {
             Some(kernel) if !own_kernel => self.ensure_kernel(ctx, &kernel).await,
             _ => Ok(()),
         }
@@ -285,6 +333,15 @@ impl Library {
     /// When it is neither here nor in the catalogue, or pulling fails.
     pub(crate) async fn ensure_kernel(self: &Arc<Self>, ctx: &JobContext, name: &KernelName) -> Result<()> {
         self.kernel_pulled(ctx, name, false).await.map(drop)
+    }
+
+    /// The kernel that an image asks for.
+    fn kernel_of(&self, name: &ImageName) -> Result<Option<KernelName>> {
+        let image = image::load(&self.dirs.images(), name).map_err(|error| convert(&error, About::Image))?;
+        Ok(match image.kernel {
+            ImageKernel::Reference(kernel) => Some(kernel),
+            ImageKernel::Files { .. } => None,
+        })
     }
 
     async fn image_pulled(
@@ -362,13 +419,17 @@ impl Library {
             Some(file) => {
                 // ':' is the one character of an image's name that a kernel's has not.
                 let kernel = parse::<KernelName>(&name.as_str().replace(':', "-"))?;
-                Some(self.imported(ctx, Some(kernel), file, options.modules, None).await?.name)
+                Some(
+                    self.imported(ctx, Some(kernel), file, options.modules, None)
+                        .await?
+                        .name,
+                )
             }
             None => None,
         };
         let kernel = match imported.clone().or(reference) {
             Some(kernel) => kernel,
-            None => self.default_kernel_name()?,
+            None => parse(DEFAULT_KERNEL)?,
         };
         let (images, wanted) = (self.dirs.images(), name.clone());
         let registered = self
@@ -387,7 +448,9 @@ impl Library {
             let kernels = self.dirs.kernels();
             // The first error is the one that counts; what stays is a kernel that can be deleted.
             let _ = self
-                .blocking(&JobContext::silent(), About::Kernel, move |_, _| kernel::remove(&kernels, &kernel))
+                .blocking(&JobContext::silent(), About::Kernel, move |_, _| {
+                    kernel::remove(&kernels, &kernel)
+                })
                 .await;
         }
         registered.map(drop)
@@ -416,20 +479,6 @@ impl Library {
             )
         })
         .await
-    }
-
-    /// The kernel of images that ask for none: what the default image of the catalogue boots.
-    fn default_kernel_name(&self) -> Result<KernelName> {
-        let catalog = offers::read(&self.dirs).map_err(|error| convert(&error, About::Image))?;
-        let (image, _) = default_image(&self.config.read()?);
-        let entry = catalog.image(&image).or_else(|_| {
-            let built_in = default_image(&banger_model::Config::default()).0;
-            catalog.image(&built_in)
-        });
-        match entry {
-            Ok(entry) => Ok(entry.kernel.clone()),
-            Err(error) => Err(convert(&error, About::Kernel)),
-        }
     }
 
     async fn turn(&self, ctx: &JobContext, thing: &str) -> Result<(tokio::sync::OwnedMutexGuard<()>, bool)> {
@@ -474,12 +523,19 @@ impl Library {
         let mut shown = self.shown();
         match image::list(&self.dirs.images()) {
             Ok(images) => {
-                let now = images.into_iter().map(|image| (image.name.clone(), image)).collect();
+                let now = images
+                    .into_iter()
+                    .map(|image| (image.name.clone(), image))
+                    .collect();
                 let was = std::mem::replace(&mut shown.images, now);
                 for name in was.keys().filter(|name| !shown.images.contains_key(name)) {
                     self.bus.removed(&path::image(name.as_str()));
                 }
-                for (name, image) in shown.images.iter().filter(|(name, image)| was.get(name) != Some(image)) {
+                for (name, image) in shown
+                    .images
+                    .iter()
+                    .filter(|(name, image)| was.get(name) != Some(image))
+                {
                     let entry = ImageEntry {
                         image: image.clone(),
                         library: Arc::downgrade(self),
@@ -491,17 +547,25 @@ impl Library {
         }
         match kernel::list(&self.dirs.kernels()) {
             Ok(kernels) => {
-                let now = kernels.into_iter().map(|kernel| (kernel.name.clone(), kernel)).collect();
+                let now = kernels
+                    .into_iter()
+                    .map(|kernel| (kernel.name.clone(), kernel))
+                    .collect();
                 let was = std::mem::replace(&mut shown.kernels, now);
                 for name in was.keys().filter(|name| !shown.kernels.contains_key(name)) {
                     self.bus.removed(&path::kernel(name.as_str()));
                 }
-                for (name, kernel) in shown.kernels.iter().filter(|(name, kernel)| was.get(name) != Some(kernel)) {
+                for (name, kernel) in shown
+                    .kernels
+                    .iter()
+                    .filter(|(name, kernel)| was.get(name) != Some(kernel))
+                {
                     let entry = KernelEntry {
                         kernel: kernel.clone(),
                         library: Arc::downgrade(self),
                     };
-                    self.bus.kernel_added(&path::kernel(name.as_str()), Arc::new(entry));
+                    self.bus
+                        .kernel_added(&path::kernel(name.as_str()), Arc::new(entry));
                 }
             }
             Err(error) => tracing::warn!(%error, "Cannot list the kernels"),
@@ -510,48 +574,6 @@ impl Library {
 
     fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Sources for Library {
-    fn image(&self, name: &ImageName) -> Result<ImageFiles> {
-        let image = image::load(&self.dirs.images(), name).map_err(|error| convert(&error, About::Image))?;
-        Ok(ImageFiles {
-            name: image.name,
-            rootfs: image.rootfs,
-            rootfs_bytes: image.size,
-            kernel: match image.kernel {
-                ImageKernel::Reference(kernel) => Some(kernel),
-                ImageKernel::Files { .. } => None,
-            },
-        })
-    }
-
-    fn kernel(&self, name: &KernelName) -> Result<KernelFiles> {
-        let kernel = kernel::find(&self.dirs.kernels(), name).map_err(|error| convert(&error, About::Kernel))?;
-        Ok(files(kernel))
-    }
-
-    fn default_kernel(&self) -> Result<KernelFiles> {
-        let wanted = self.default_kernel_name()?;
-        match kernel::find(&self.dirs.kernels(), &wanted) {
-            Ok(kernel) => Ok(files(kernel)),
-            Err(error) => {
-                // Any kernel is better than none: the newest that is here.
-                let newest = kernel::list(&self.dirs.kernels())
-                    .ok()
-                    .and_then(|kernels| kernels.into_iter().max_by_key(|kernel| kernel.created));
-                newest.map(files).ok_or_else(|| convert(&error, About::Kernel))
-            }
-        }
-    }
-}
-
-fn files(kernel: Kernel) -> KernelFiles {
-    KernelFiles {
-        vmlinux: kernel.vmlinux(),
-        modules: kernel.modules(),
-        name: kernel.name,
     }
 }
 

@@ -9,6 +9,5 @@ mod quote;
 mod stdio;
 
 pub(crate) use agent::{Agent, Endpoint};
-pub(crate) use error::Error;
 pub(crate) use keys::ClientKey;
 pub(crate) use known_hosts::KnownHosts;

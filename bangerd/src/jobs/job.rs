@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use banger_bus::api::JobApi;
-use banger_bus::{Error, ErrorKind, JobInfo, Result};
+use banger_bus::{Error, ErrorKind, JobInfo, Result, path};
+use banger_model::VmId;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::core::progress::{Cancel, Report};
@@ -148,6 +149,13 @@ impl Report for Job {
                 info.fraction = done;
             }
             differs
+        });
+    }
+
+    fn about(&self, vm: VmId) {
+        self.change(|info| {
+            info.object = path::vm(&vm.to_string());
+            true
         });
     }
 

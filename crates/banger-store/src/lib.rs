@@ -5,6 +5,7 @@
 //! the disk before the call returns. Notes about a running VMM are not flushed: they must
 //! survive the daemon, and mean nothing after the host went down.
 
+mod check;
 mod error;
 mod intents;
 mod migrations;

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod kvm;
 pub mod landlock;
 pub mod launch;
+pub mod listen;
 pub mod pidfd;
 
 mod confine;

@@ -1,0 +1,73 @@
+//! VMs as they change: on the bus, and in the file by which ssh knows them.
+
+use std::sync::Arc;
+
+use banger_bus::{VmInfo, path};
+use banger_model::{VmId, VmState};
+
+use super::services::Services;
+use super::vm::VmEntry;
+use crate::core::{Publish, Vm};
+
+pub(crate) struct Publisher(pub(crate) Arc<Services>);
+
+impl Publisher {
+    fn note_key(&self, id: VmId, info: &VmInfo) {
+        if info.host_key.is_empty() {
+            return;
+        }
+        if let Err(error) = self.0.known_hosts.set(id, &info.host_key) {
+            tracing::warn!(%error, "ssh will not know a guest");
+        }
+    }
+
+    /// Connects to a guest that has just come up, so that its first command does not have to.
+    fn meet(&self, vm: &Arc<Vm>) {
+        let (Ok(key), Ok(address)) = (self.0.key(), vm.agent()) else {
+            return;
+        };
+        let Ok(agent) = self.0.agents.get(vm.id(), address, key) else {
+            return;
+        };
+        tokio::spawn(async move {
+            if let Err(error) = agent.warm().await {
+                tracing::debug!(%error, "No connection to a guest yet");
+            }
+        });
+    }
+}
+
+impl Publish for Publisher {
+    fn vm_added(&self, vm: &Arc<Vm>) {
+        let info = vm.info();
+        self.note_key(vm.id(), &info);
+        let entry = VmEntry::new(vm, &self.0);
+        self.0.bus.vm_added(&path::vm(&info.id), Arc::new(entry));
+    }
+
+    fn vm_changed(&self, vm: &Arc<Vm>, before: &VmInfo, after: &VmInfo) {
+        if before.host_key != after.host_key {
+            self.note_key(vm.id(), after);
+        }
+        let running = VmState::Running.as_str();
+        if before.state != running && after.state == running {
+            self.meet(vm);
+        }
+        if after.ssh_port == 0 {
+            self.0.agents.forget(vm.id());
+        }
+        if !after.state.parse().is_ok_and(VmState::is_live) {
+            self.0.tell_stop();
+        }
+        self.0.bus.vm_changed(&path::vm(&after.id), before, after);
+    }
+
+    fn vm_removed(&self, id: VmId) {
+        self.0.agents.forget(id);
+        self.0.tell_stop();
+        if let Err(error) = self.0.known_hosts.remove(id) {
+            tracing::warn!(%error, "A deleted guest stays known to ssh");
+        }
+        self.0.bus.removed(&path::vm(&id.to_string()));
+    }
+}

@@ -1,0 +1,78 @@
+//! What every object of the contract needs.
+
+use std::sync::Arc;
+
+use banger_bus::{Error, Result};
+use banger_model::{Config, Dirs};
+use tokio::sync::watch;
+
+use super::agents::Agents;
+use crate::bus::Bus;
+use crate::catalog::Library;
+use crate::config::ConfigFile;
+use crate::core::Vm;
+use crate::guest::{ClientKey, KnownHosts};
+use crate::jobs::Jobs;
+
+pub(crate) struct Services {
+    pub(crate) bus: Bus,
+    pub(crate) jobs: Jobs,
+    pub(crate) config: ConfigFile,
+    pub(crate) library: Arc<Library>,
+    pub(crate) known_hosts: KnownHosts,
+    /// The owner's key, or why there is none.
+    key: Result<ClientKey>,
+    pub(super) agents: Agents,
+    /// Told when a VM stops.
+    stops: watch::Sender<()>,
+}
+
+impl Services {
+    /// Reads the configuration and the owner's key, shows images and kernels. What is wrong with
+    /// the owner's files is told to whoever needs them. Blocks.
+    pub(crate) fn open(dirs: &Dirs, bus: Bus) -> Arc<Self> {
+        let jobs = Jobs::new(bus.clone());
+        let config = ConfigFile::new(dirs);
+        let library = Library::open(dirs.clone(), config.clone(), bus.clone(), jobs.clone());
+        let key = config.read().and_then(|config| client_key(&config, dirs));
+        if let Err(error) = &key {
+            tracing::error!(%error, "The owner's files cannot be used");
+        }
+        Arc::new(Self {
+            bus,
+            jobs,
+            config,
+            library,
+            known_hosts: KnownHosts::new(&dirs.state),
+            key,
+            agents: Agents::default(),
+            stops: watch::Sender::new(()),
+        })
+    }
+
+    /// Waits until a VM does not run.
+    pub(super) async fn stopped(&self, vm: &Vm) {
+        let mut stops = self.stops.subscribe();
+        // The sender lives as long as self.
+        let _ = stops.wait_for(|()| !vm.state().is_live()).await;
+    }
+
+    /// Tells that some VM has stopped.
+    pub(super) fn tell_stop(&self) {
+        self.stops.send_replace(());
+    }
+
+    /// The owner's key.
+    ///
+    /// # Errors
+    /// Why there is none; a better configuration counts from the daemon's next start.
+    pub(crate) fn key(&self) -> Result<&ClientKey> {
+        self.key.as_ref().map_err(Error::clone)
+    }
+}
+
+fn client_key(config: &Config, dirs: &Dirs) -> Result<ClientKey> {
+    let home = std::env::home_dir().unwrap_or_default();
+    let configured = config.ssh_key_path.as_ref().map(|path| path.resolve(&home));
+    Ok(ClientKey::load_or_make(configured.as_deref(), &dirs.state)?)
+}

@@ -1,0 +1,153 @@
+//! `org.banger.VM`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use banger_bus::api::{Caller, JobPath, VmApi};
+use banger_bus::{
+    DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, LogOptions, Result, StartOptions, StopOptions,
+    VmInfo, path,
+};
+use zbus::OwnedObjectPath;
+
+use super::log;
+use super::services::Services;
+use crate::core::Vm;
+use crate::guest::exec::{self, Command};
+
+/// The longest time that a client may give a guest, in seconds.
+const MAX_TIMEOUT: u32 = 86_400;
+
+/// One VM on the bus.
+pub(super) struct VmEntry {
+    vm: Arc<Vm>,
+    services: Arc<Services>,
+}
+
+impl VmEntry {
+    pub(super) fn new(vm: &Arc<Vm>, services: &Arc<Services>) -> Self {
+        Self {
+            vm: vm.clone(),
+            services: services.clone(),
+        }
+    }
+
+    fn path(&self) -> OwnedObjectPath {
+        path::vm(&self.vm.id().to_string())
+    }
+
+    /// A guest without the owner's key could not be entered.
+    fn check_owner(&self) -> Result<()> {
+        self.services.config.read()?;
+        self.services.key().map(drop)
+    }
+}
+
+#[async_trait]
+impl VmApi for VmEntry {
+    fn info(&self) -> VmInfo {
+        self.vm.info()
+    }
+
+    async fn start(&self, caller: Caller, options: StartOptions) -> Result<JobPath> {
+        self.check_owner()?;
+        let (vm, limit) = (self.vm.clone(), seconds(options.timeout)?);
+        self.services
+            .jobs
+            .start("start", caller, self.path(), |ctx| async move {
+                vm.start(&ctx, limit).await?;
+                Ok(JobOutcome::done())
+            })
+            .await
+    }
+
+    async fn stop(&self, caller: Caller, options: StopOptions) -> Result<JobPath> {
+        let (vm, limit) = (self.vm.clone(), seconds(options.timeout)?);
+        self.services
+            .jobs
+            .start("stop", caller, self.path(), |ctx| async move {
+                vm.stop(&ctx, limit).await?;
+                Ok(JobOutcome::done())
+            })
+            .await
+    }
+
+    async fn restart(&self, caller: Caller, options: StopOptions) -> Result<JobPath> {
+        self.check_owner()?;
+        let (vm, limit) = (self.vm.clone(), seconds(options.timeout)?);
+        self.services
+            .jobs
+            .start("restart", caller, self.path(), |ctx| async move {
+                vm.restart(&ctx, limit, None).await?;
+                Ok(JobOutcome::done())
+            })
+            .await
+    }
+
+    async fn kill(&self, caller: Caller) -> Result<JobPath> {
+        let vm = self.vm.clone();
+        self.services
+            .jobs
+            .start("kill", caller, self.path(), |ctx| async move {
+                vm.kill(&ctx).await?;
+                Ok(JobOutcome::done())
+            })
+            .await
+    }
+
+    async fn delete(&self, caller: Caller, options: DeleteOptions) -> Result<JobPath> {
+        let (vm, force) = (self.vm.clone(), options.force.unwrap_or(false));
+        self.services
+            .jobs
+            .start("delete", caller, self.path(), |ctx| async move {
+                vm.delete(&ctx, force).await?;
+                Ok(JobOutcome::done())
+            })
+            .await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.vm.pause().await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.vm.resume().await
+    }
+
+    async fn exec(
+        &self,
+        caller: Caller,
+        argv: Vec<String>,
+        options: ExecOptions,
+        stdio: [OwnedFd; 3],
+    ) -> Result<JobPath> {
+        let command = Command::new(&argv, options)?;
+        let address = self.vm.agent()?;
+        let agent = self
+            .services
+            .agents
+            .get(self.vm.id(), address, self.services.key()?)?;
+        self.services
+            .jobs
+            .start_process("exec", caller, self.path(), |ctx, requests| {
+                exec::run(agent, ctx, requests, command, stdio)
+            })
+            .await
+    }
+
+    async fn open_log(&self, caller: Caller, options: LogOptions) -> Result<OwnedFd> {
+        log::open(&self.services, &self.vm, caller, options).await
+    }
+}
+
+fn seconds(timeout: Option<u32>) -> Result<Option<Duration>> {
+    match timeout {
+        Some(seconds) if !(1..=MAX_TIMEOUT).contains(&seconds) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("Not a time limit: {seconds} s (1 to {MAX_TIMEOUT})"),
+        )),
+        timeout => Ok(timeout.map(|seconds| Duration::from_secs(seconds.into()))),
+    }
+}

@@ -1,0 +1,66 @@
+//! The machine: its architecture, and what runs guests on it.
+
+use std::time::Duration;
+
+use banger_sys::kvm::{KvmProbe, probe_kvm};
+use banger_vmm::Accelerator;
+use banger_vmm::probe::{choose_accelerator, find_qemu};
+
+use super::report::Report;
+use crate::core::error::chain;
+
+/// How long the probe's guest may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) fn architecture(report: &mut Report) {
+    match std::env::consts::ARCH {
+        "x86_64" => report.ok("architecture", "x86-64"),
+        other => report.failure(
+            "architecture",
+            format!("This is {other}, and banger runs x86-64 guests on x86-64 only"),
+            "Use an x86-64 machine.",
+        ),
+    }
+    let kernel = rustix::system::uname();
+    report.info("host-kernel", kernel.release().to_string_lossy());
+}
+
+pub(super) async fn engines(report: &mut Report) {
+    let (kvm, qemu) = tokio::join!(probe_kvm(PROBE_LIMIT), find_qemu());
+    let choice = choose_accelerator(&kvm);
+    let how = match &kvm {
+        KvmProbe::Works { .. } => "A small guest was taken into 64-bit mode and its result was right.",
+        KvmProbe::DoesNotRun { .. } => {
+            "A small guest was started on a virtual CPU and watched on its way into 64-bit mode."
+        }
+        KvmProbe::NoDevice | KvmProbe::NoPermission => "The device was to be opened.",
+        KvmProbe::Unsupported { .. } => "The device was asked for its capabilities.",
+    };
+    match choice.accelerator {
+        Accelerator::Kvm => report.ok("kvm", choice.reason),
+        Accelerator::Tcg => {
+            report.warning(
+                "kvm",
+                choice.reason,
+                "Guests run by QEMU's software emulation (tcg) instead.",
+            );
+        }
+    }
+    report.detail(how);
+    match qemu {
+        Ok(qemu) => {
+            let accelerator = match choice.accelerator {
+                Accelerator::Kvm => "kvm",
+                Accelerator::Tcg => "tcg",
+            };
+            report.ok("engine-qemu", format!("QEMU {} with {accelerator}", qemu.version));
+            report.detail(qemu.binary.display().to_string());
+        }
+        Err(error) => report.failure(
+            "engine-qemu",
+            chain(&error),
+            "apt install qemu-system-x86 (Fedora: dnf install qemu-system-x86-core)",
+        ),
+    }
+    report.info("engine-firecracker", "Not used in user mode");
+}
