@@ -25,9 +25,7 @@ pub(crate) enum Error {
     /// Standard output cannot be written to.
     #[error("Cannot write the output")]
     Output(#[source] io::Error),
-    #[error(
-        "Will not use {path:?}: {problem}\nRemove it, or let XDG_RUNTIME_DIR name a directory of your own"
-    )]
+    #[error("Will not use {path:?}: {problem}\nRemove it, or make it yours alone (mode 0700)")]
     Untrusted { path: PathBuf, problem: String },
     #[error(
         "Cannot find the program `bangerd`\nInstall it beside `banger`, put it on PATH, or name it in the environment variable BANGERD"

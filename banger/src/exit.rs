@@ -100,7 +100,7 @@ pub(crate) fn tell(subject: Option<&str>, error: &Error) {
     let first = lines.next().unwrap_or_default();
     output::note(&format!("{} {subject}{first}", style.bad("banger: error:")));
     for hint in lines {
-        output::note(&format!("{} {hint}", style.strong("hint:")));
+        output::note(&format!("{} {}", style.strong("hint:"), output::plain(hint)));
     }
 }
 
@@ -115,7 +115,6 @@ fn describe(error: &Error) -> String {
         line.push_str(cause.to_string().trim_end());
         source = cause.source();
     }
-    // A cause of several lines (a configuration's excerpt) goes on below, as it is.
     format!("{}\n{hints}", output::plain(&line))
 }
 

@@ -32,8 +32,11 @@ const GREETING: Duration = Duration::from_secs(30);
 
 /// The private socket, then the session bus, then a daemon of our own.
 pub(super) async fn connect(dirs: &Dirs) -> Result<(Connection, Transport)> {
-    if let Some(found) = connect_running(dirs).await? {
-        return Ok(found);
+    match connect_running(dirs).await {
+        Ok(Some(found)) => return Ok(found),
+        // A daemon that leaves because it is idle may close a socket that we have just opened.
+        Ok(None) | Err(Error::Bus(_)) => {}
+        Err(error) => return Err(error),
     }
     // Who names a daemon wants that one and not the one that the bus would start.
     if start::named_daemon().is_none()

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use banger_model::Dirs;
 use command_fds::{CommandFdExt, FdMapping};
@@ -22,31 +23,41 @@ use crate::error::{Error, Result};
 
 /// The daemon's descriptor for its socket, as in sd_listen_fds(3).
 const LISTEN_FD: i32 = 3;
+/// How long a daemon that has closed its socket may take to end.
+const END: Duration = Duration::from_secs(5);
+/// Daemons that may leave while we greet them.
+const MOST_LEFT: u32 = 2;
 /// How much of the daemon's log an error repeats, in bytes.
 const TAIL: usize = 2000;
 
 /// The daemon that the user names.
 pub(super) fn named_daemon() -> Option<PathBuf> {
-    env::var_os("BANGERD")
-        .filter(|name| !name.is_empty())
-        .map(PathBuf::from)
+    let named = PathBuf::from(env::var_os("BANGERD").filter(|name| !name.is_empty())?);
+    // The daemon starts in another directory; a bare word is looked for on PATH.
+    if named.components().count() > 1 {
+        std::path::absolute(named).ok()
+    } else {
+        Some(named)
+    }
 }
 
-/// Where the daemon's program is: named, beside us, on PATH, or where packages put it.
+/// Where the daemon's program is: named, in the build directory or the prefix that we are in,
+/// or on PATH.
 pub(crate) fn daemon_program() -> Result<PathBuf> {
     if let Some(named) = named_daemon() {
         return Ok(named);
     }
-    let beside = env::current_exe().ok().map(|exe| exe.with_file_name("bangerd"));
+    let exe = env::current_exe().unwrap_or_default();
+    let directory = exe.parent().unwrap_or(Path::new("/usr/bin"));
     let path = env::var_os("PATH").unwrap_or_default();
-    beside
+    ["bangerd", "../lib/banger/bangerd"]
         .into_iter()
+        .map(|below| directory.join(below))
         .chain(
             env::split_paths(&path)
                 .filter(|dir| dir.is_absolute())
                 .map(|dir| dir.join("bangerd")),
         )
-        .chain(["/usr/libexec/bangerd", "/usr/lib/banger/bangerd"].map(PathBuf::from))
         .find(|candidate| is_executable(candidate))
         .ok_or(Error::NoDaemonProgram)
 }
@@ -56,20 +67,32 @@ pub(super) async fn start(dirs: &Dirs) -> Result<(Connection, Transport)> {
     let socket = dirs.socket();
     make_directory(&dirs.runtime)?;
     make_directory(&dirs.state)?;
-    let lock = lock(&dirs.start_lock()).await?;
-    if let Some(stream) = open_socket(&socket)? {
+    let mut left = 0;
+    loop {
+        let lock = lock(&dirs.start_lock()).await?;
+        let Some(stream) = open_socket(&socket)? else {
+            return start_locked(dirs, lock).await;
+        };
+        // Never greet it with the lock: a daemon that comes up or leaves needs it too.
         drop(lock);
-        return greet(stream, &socket).await;
+        match greet(stream, &socket).await {
+            // It left while we greeted it. One that always does is no daemon.
+            Err(Error::Bus(_)) if left < MOST_LEFT => left += 1,
+            other => return other,
+        }
     }
-    let listener = listen(&socket)?;
+}
+
+async fn start_locked(dirs: &Dirs, lock: File) -> Result<(Connection, Transport)> {
+    let socket = dirs.socket();
     let log = dirs.daemon_log();
-    let child = spawn(listener, &log)?;
+    let listener = listen(&socket)?;
+    let mut child = spawn(listener, &log)?;
     // From here on the socket answers, if only by its queue: others need not wait for us.
     drop(lock);
     let Some(stream) = open_socket(&socket)? else {
         return Err(died(child, &log).await);
     };
-    let mut child = child;
     tokio::select! {
         // An answer counts more than an end: the daemon may have handed over to another.
         biased;
@@ -171,8 +194,8 @@ fn spawn(listener: UnixListener, log: &Path) -> Result<Child> {
 
 /// The daemon has closed the socket without an answer, so its end is near.
 async fn died(mut child: Child, log: &Path) -> Error {
-    let status = child.wait().await.ok();
-    died_with(status, log)
+    let status = tokio::time::timeout(END, child.wait()).await;
+    died_with(status.ok().and_then(io::Result::ok), log)
 }
 
 fn died_with(status: Option<ExitStatus>, log: &Path) -> Error {

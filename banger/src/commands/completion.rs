@@ -26,6 +26,11 @@ enum Shell {
     Fish,
 }
 
+/// As `_banger` in zsh's function path the script runs at the first completion, and must give
+/// an answer to it too.
+const ZSH_AUTOLOAD: &str =
+    "if [ \"$funcstack[1]\" = _banger ]; then\n    _clap_dynamic_completer_banger \"$@\"\nfi\n";
+
 impl Completion {
     pub(crate) fn run(&self) -> Result<()> {
         let name = match self.shell {
@@ -41,6 +46,9 @@ impl Completion {
         shell
             .write_registration("COMPLETE", "banger", "banger", "banger", &mut script)
             .map_err(Error::Output)?;
+        if let Shell::Zsh = self.shell {
+            script.extend(ZSH_AUTOLOAD.as_bytes());
+        }
         output::data(&script)
     }
 }

@@ -36,9 +36,12 @@ struct Check {
     /// `ok`, `info`, `warning` or `failure`.
     status: String,
     message: String,
+    /// How it is known, or more of it.
+    #[serde(default)]
+    detail: String,
     /// What to do, where there is something.
     #[serde(default)]
-    hint: Option<String>,
+    hint: String,
 }
 
 impl Doctor {
@@ -89,8 +92,11 @@ fn table(checks: &[Check]) -> Table {
         table
             .row([&check.status, &check.name, &check.message])
             .tone(0, Some(tone));
-        if let Some(hint) = check.hint.as_ref().filter(|hint| !hint.is_empty()) {
-            table.row(["", "", &format!("→ {hint}")]);
+        if !check.detail.is_empty() {
+            table.row(["", "", &format!("  {}", check.detail)]);
+        }
+        if !check.hint.is_empty() {
+            table.row(["", "", &format!("→ {}", check.hint)]);
         }
     }
     table

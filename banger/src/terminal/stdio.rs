@@ -60,6 +60,9 @@ fn reopen(fd: BorrowedFd<'_>, number: u32, mode: OFlags) -> Option<OwnedFd> {
     }
     // With a terminal the daemon writes to what it reads from, as a shell does.
     let mode = if is_terminal { OFlags::RDWR } else { mode };
-    let path = format!("/proc/self/fd/{number}");
-    open(path, mode | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).ok()
+    // A named pipe whose other end is not open would keep a blocking open waiting.
+    let flags = mode | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let anew = open(format!("/proc/self/fd/{number}"), flags, Mode::empty()).ok()?;
+    fcntl_setfl(&anew, mode).ok()?;
+    Some(anew)
 }

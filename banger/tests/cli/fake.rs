@@ -13,7 +13,7 @@ use banger_bus::api::{Caller, ImageApi, JobApi, JobPath, KernelApi, ManagerApi, 
 use banger_bus::{
     CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ImageInfo, ImageObject, ImportKernelOptions,
     JobInfo, JobObject, JobOutcome, KernelInfo, KernelObject, LogOptions, ManagerObject, ProcessObject,
-    PullOptions, RegisterOptions, Result, StartOptions, StopOptions, VmInfo, VmObject, path,
+    PullOptions, RegisterOptions, Result, SERVICE, StartOptions, StopOptions, VmInfo, VmObject, path,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Notify;
@@ -41,6 +41,25 @@ impl Fake {
                 .unwrap();
             runtime.block_on(fake.serve(listener));
         });
+    }
+
+    /// Is on a bus as long as the bus lives. Returns when it has its name there.
+    pub(crate) fn join(&self, address: &str) {
+        let (fake, address) = (self.clone(), address.to_owned());
+        let (there, joined) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let builder = Builder::address(address.as_str()).name(SERVICE);
+                let connection = fake.objects(builder).build().await.unwrap();
+                there.send(()).unwrap();
+                connection.closed().await;
+            });
+        });
+        joined.recv().unwrap();
     }
 
     pub(crate) async fn serve(self, listener: UnixListener) {
@@ -153,6 +172,8 @@ enum Plan {
     Done(OwnedObjectPath),
     Fail(Error, Option<OwnedObjectPath>),
     UntilCancelled,
+    /// Not even then.
+    Never,
     Process(Vec<String>, ExecOptions, [OwnedFd; 3]),
 }
 
@@ -187,6 +208,7 @@ impl FakeJob {
                 self.cancelled.notified().await;
                 JobOutcome::failed(Error::new(ErrorKind::Cancelled, "Cancelled"))
             }
+            Plan::Never => std::future::pending().await,
             Plan::Process(argv, options, stdio) => self.process(&argv, &options, stdio).await,
         }
     }
@@ -310,6 +332,7 @@ impl ManagerApi for Fake {
                     .hint("Choose another name"));
             }
             "slow" => Plan::UntilCancelled,
+            "stuck" => Plan::Never,
             "boot-fails" => Plan::Fail(
                 Error::new(
                     ErrorKind::BootFailed,

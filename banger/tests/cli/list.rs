@@ -1,6 +1,6 @@
 //! What there is, for people and for programs.
 
-use crate::host::Host;
+use crate::host::{Host, input};
 
 #[test]
 fn only_what_runs_is_listed_unless_all_is_asked_for() {
@@ -93,6 +93,23 @@ fn completion_knows_names_and_never_starts_a_daemon() {
     let nobody = Host::without_daemon();
     assert!(!complete(&nobody, &["vm", "stop", "b"]).contains("boot"));
     assert!(!nobody.path("run/banger").exists());
+    let script = "source /dev/stdin; COMP_WORDS=(banger vm stop b); COMP_CWORD=3; COMP_TYPE=9; \
+                  _clap_complete_banger banger b stop; echo \"${COMPREPLY[@]}\"";
+    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_banger"))
+        .parent()
+        .unwrap();
+    let banger = host.command(&["completion", "bash"]).output().unwrap().stdout;
+    let mut bash = std::process::Command::new("bash");
+    let environment = host.command(&[]);
+    bash.envs(
+        environment
+            .get_envs()
+            .filter_map(|(key, value)| Some((key, value?))),
+    )
+    .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
+    .args(["-c", script])
+    .stdin(input(&host, &banger));
+    assert_eq!(bash.output().unwrap().stdout, b"b boot-fails\n");
     for shell in ["bash", "zsh", "fish"] {
         let script = nobody.run(&["completion", shell]);
         assert!(

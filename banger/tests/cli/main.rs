@@ -7,4 +7,6 @@ mod host;
 mod list;
 mod results;
 mod run;
+mod session_bus;
+mod ssh;
 mod start;

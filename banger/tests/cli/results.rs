@@ -92,6 +92,23 @@ fn ctrl_c_cancels_and_waits_for_the_end() {
 }
 
 #[test]
+fn a_second_ctrl_c_leaves_at_once() {
+    let host = Host::new();
+    let mut child = host
+        .command(&["vm", "create", "stuck"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    wait_for(&mut err, "stuck: Working");
+    signal(&child, Signal::INT);
+    host.fake.wait_for("cancel");
+    wait_for(&mut err, "Cancelling");
+    signal(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn paths_are_made_absolute() {
     let host = Host::new();
     let mut command = host.command(&["image", "register", "x", "--rootfs", "r.ext4", "--kernel", "/k"]);

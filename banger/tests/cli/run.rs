@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::host::{Host, rest, signal};
+use crate::host::{Host, rest, signal, wait_for};
 
 #[test]
 fn a_command_s_status_comes_back_and_rm_deletes_whatever_it_is() {
@@ -99,4 +99,20 @@ fn rm_deletes_after_ctrl_c_too() {
     let said = rest(child.stderr.take().unwrap());
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert_eq!(host.fake.calls().last().unwrap(), "delete force=Some(true) a");
+}
+
+#[test]
+fn ctrl_c_before_the_vm_is_there_leaves_nothing_to_delete() {
+    let host = Host::new();
+    let mut child = host
+        .command(&["vm", "run", "--rm", "--name", "slow", "--", "true"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    wait_for(&mut err, "Working");
+    signal(&child, Signal::INT);
+    let said = rest(err);
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(host.fake.calls().ends_with(&["cancel".to_owned()]));
 }

@@ -1,6 +1,7 @@
 //! Starting the daemon: once, whoever comes first, and with its own words when it cannot.
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -10,7 +11,7 @@ use std::process::{Child, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake::Fake;
-use crate::host::{Host, Ran};
+use crate::host::{Host, Ran, rest};
 
 /// Not a test: the daemon of the tests below. It runs when their script runs this program, with
 /// the listening socket as standard input, and until it is ended.
@@ -48,7 +49,10 @@ fn two_first_callers_start_one_daemon() {
     let host = Host::without_daemon();
     let this = std::env::current_exe().unwrap();
     let body = format!(
-        "[ \"$LISTEN_FDS\" = 1 ] || exit 1\nexec {} --exact start::daemon --ignored --nocapture <&3",
+        "[ \"$LISTEN_FDS\" = 1 ] || exit 1\n\
+         # As the real one: nobody may hold the lock while he waits for an answer.\n\
+         flock \"$XDG_RUNTIME_DIR/banger/start.lock\" true\n\
+         exec {} --exact start::daemon --ignored --nocapture <&3",
         this.display()
     );
     let daemon = program(&host, &body);
@@ -83,6 +87,48 @@ fn two_first_callers_start_one_daemon() {
         (mode("run/banger"), mode("run/banger/bangerd.sock")),
         (0o700, 0o600)
     );
+}
+
+#[test]
+fn a_daemon_that_is_killed_is_told_and_the_next_call_starts_another() {
+    let host = Host::without_daemon();
+    let this = std::env::current_exe().unwrap();
+    let body = format!(
+        "exec {} --exact start::daemon --ignored --nocapture <&3",
+        this.display()
+    );
+    let daemon = program(&host, &body);
+    let mut child = host
+        .command(&["vm", "exec", "a", "--", "sh", "-c", "echo on; read x"])
+        .env("BANGERD", &daemon)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let kill = |pid| kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    kill(pids(&host)[0]);
+    // The command goes on without its daemon, and holds our streams until its input ends.
+    drop(child.stdin.take());
+    let err = rest(child.stderr.take().unwrap());
+    assert_eq!(child.wait().unwrap().code(), Some(125), "{err}");
+    assert!(
+        err.contains("The daemon ended before the job did\nhint: "),
+        "{err}"
+    );
+    let ran = Ran::of(
+        host.command(&["ps", "-q"])
+            .env("BANGERD", &daemon)
+            .output()
+            .unwrap(),
+    );
+    let started = pids(&host);
+    kill(started[1]);
+    assert_eq!((ran.out.as_str(), started.len()), ("a\n", 2), "{ran:?}");
 }
 
 #[test]

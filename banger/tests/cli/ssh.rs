@@ -1,0 +1,82 @@
+//! `vm ssh`: the system's `ssh`, told everything beforehand.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::host::{Host, Ran};
+
+#[test]
+fn ssh_gets_the_pinned_key_and_nothing_of_the_user_s_configuration() {
+    let host = Host::new();
+    let ssh = host.path("ssh");
+    fs::write(&ssh, "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 9\n").unwrap();
+    fs::set_permissions(&ssh, Permissions::from_mode(0o755)).unwrap();
+    let output = host
+        .command(&["vm", "ssh", "a", "--", "uptime", "-p"])
+        .env("PATH", host.path(""))
+        .env("XDG_STATE_HOME", "/var/state dir")
+        .output()
+        .unwrap();
+    let ran = Ran::of(output);
+    assert_eq!(ran.status, Some(9), "{ran:?}");
+    let words: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(
+        words[..8],
+        [
+            "-F",
+            "none",
+            "-i",
+            "/var/state dir/banger/ssh/id_ed25519",
+            "-p",
+            "2222",
+            "-l",
+            "root"
+        ]
+    );
+    assert_eq!(words[words.len() - 4..], ["--", "127.0.0.1", "uptime", "-p"]);
+    for option in [
+        "UserKnownHostsFile=\"/var/state dir/banger/known_hosts\"",
+        "HostKeyAlias=banger-30313233343536373839616263646566",
+        "StrictHostKeyChecking=yes",
+        "IdentitiesOnly=yes",
+    ] {
+        assert!(words.contains(&option), "{option}: {words:?}");
+    }
+}
+
+#[test]
+fn a_vm_that_does_not_run_is_told() {
+    let host = Host::new();
+    let ran = host.run(&["vm", "ssh", "b"]);
+    assert_eq!(ran.status, Some(125));
+    assert_eq!(
+        ran.err,
+        "banger: error: The VM b does not run: it is stopped\nhint: Start it with `banger vm start b`\n"
+    );
+}
+
+#[test]
+fn a_configured_key_is_used_and_a_bad_configuration_named() {
+    let host = Host::new();
+    fs::create_dir_all(host.path(".config/banger")).unwrap();
+    let config = host.path(".config/banger/config.toml");
+    fs::write(&config, "ssh_key_path = \"~/.ssh/mine\"\n").unwrap();
+    let ssh = host.path("ssh");
+    fs::write(&ssh, "#!/bin/sh\necho $4\n").unwrap();
+    fs::set_permissions(&ssh, Permissions::from_mode(0o755)).unwrap();
+    let run = || {
+        Ran::of(
+            host.command(&["vm", "ssh", "a"])
+                .env("PATH", host.path(""))
+                .output()
+                .unwrap(),
+        )
+    };
+    assert_eq!(run().out, format!("{}\n", host.path(".ssh/mine").display()));
+    fs::write(&config, "\nssh_key = 1\n").unwrap();
+    let ran = run();
+    assert!(
+        ran.status == Some(125) && ran.err.contains("config.toml") && ran.err.contains("line 2"),
+        "{ran:?}"
+    );
+}
