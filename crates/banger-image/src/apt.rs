@@ -9,8 +9,8 @@ use std::process::Command;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::catalog::Word;
-use crate::error::{Error, Result};
-use crate::process::{APT_CACHE, APT_CONFIG, APT_GET, Tool, each_line};
+use crate::error::{Error, Result, home};
+use crate::process::{APT_CACHE, APT_CONFIG, APT_GET, NO_SPACE, Tool, each_line};
 use crate::progress::{Cancel, Progress};
 use crate::store::make_dir;
 
@@ -299,11 +299,10 @@ fn status_percent(line: &str) -> Option<f64> {
 
 /// A tool that failed because of a full disk says so in words only.
 pub(crate) fn no_space(error: Error, dir: &Path) -> Error {
-    let full =
-        |message: &str| message.contains("No space left on device") || message.contains("enough free space");
+    let full = |message: &str| message.contains(NO_SPACE) || message.contains("enough free space");
     match error {
         Error::Tool { message, .. } if full(&message) => Error::NoSpace {
-            path: dir.to_owned(),
+            path: home(&dir.join("file")),
             needed: 64 << 20,
             quota: false,
         },

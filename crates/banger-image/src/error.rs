@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use banger_model::Size;
 
-use crate::{ext4, kernel};
+use crate::{ext4, kernel, store};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -91,7 +91,7 @@ impl Error {
     pub(crate) fn io_needing(what: &'static str, path: &Path, needed: u64, source: io::Error) -> Self {
         match full(&source) {
             Some(quota) => Self::NoSpace {
-                path: path.parent().unwrap_or(path).to_owned(),
+                path: home(path),
                 needed,
                 quota,
             },
@@ -123,6 +123,16 @@ pub(crate) fn full(error: &io::Error) -> Option<bool> {
     }
 }
 
+/// The directory that a file of a build is to live in: the build's own is gone with it.
+pub(crate) fn home(path: &Path) -> PathBuf {
+    let temporary = |part: std::path::Component<'_>| {
+        let name = part.as_os_str().as_encoded_bytes();
+        name.starts_with(store::PREFIX.as_bytes())
+    };
+    let parent = path.parent().unwrap_or(path);
+    parent.components().take_while(|&part| !temporary(part)).collect()
+}
+
 fn quota_hint(exceeded: bool) -> &'static str {
     if exceeded { ", your quota is used up" } else { "" }
 }
@@ -141,7 +151,7 @@ mod tests {
         let error = Error::io_needing("write", path, (3 << 20) - 5, io::ErrorKind::StorageFull.into());
         assert_eq!(
             error.to_string(),
-            "No space left in /data/images/.tmp-1 (at least 3M needed)"
+            "No space left in /data/images (at least 3M needed)"
         );
         let error = Error::io("write", path)(io::ErrorKind::QuotaExceeded.into());
         assert!(error.to_string().contains("quota"), "{error}");

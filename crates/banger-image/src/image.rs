@@ -133,7 +133,7 @@ pub fn delete(images: &Path, name: &ImageName) -> Result<()> {
 /// Removes what interrupted builds left. Returns how many.
 ///
 /// # Errors
-/// When a leftover cannot be removed.
+/// When the store cannot be read.
 pub fn sweep(images: &Path) -> Result<usize> {
     store::sweep(images)
 }

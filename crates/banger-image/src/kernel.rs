@@ -160,7 +160,7 @@ pub fn remove(kernels: &Path, name: &KernelName) -> Result<()> {
 /// Removes what interrupted builds left. Returns how many.
 ///
 /// # Errors
-/// When a leftover cannot be removed.
+/// When the store cannot be read.
 pub fn sweep(kernels: &Path) -> Result<usize> {
     store::sweep(kernels)
 }

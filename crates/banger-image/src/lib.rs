@@ -9,12 +9,13 @@ pub mod catalog;
 pub mod disk;
 mod error;
 pub mod ext4;
+mod group;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
 mod process;
 mod progress;
-pub mod recipe;
+mod recipe;
 mod store;
 
 pub use apt::Mirrors;

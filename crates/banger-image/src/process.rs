@@ -6,12 +6,12 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::group::Group;
 use crate::progress::Cancel;
 
 /// A program and the packages that have it.
@@ -27,6 +27,7 @@ pub(crate) const APT_CACHE: Tool = Tool::new("apt-cache", "apt", "apt");
 pub(crate) const APT_CONFIG: Tool = Tool::new("apt-config", "apt", "apt");
 pub(crate) const DPKG_DEB: Tool = Tool::new("dpkg-deb", "dpkg", "dpkg");
 pub(crate) const MMDEBSTRAP: Tool = Tool::new("mmdebstrap", "mmdebstrap", "mmdebstrap");
+pub(crate) const UNSHARE: Tool = Tool::new("unshare", "util-linux", "util-linux");
 pub(crate) const NEWUIDMAP: Tool = Tool::new("newuidmap", "uidmap", "shadow-utils");
 
 /// What a program may need of the caller's environment; everything else stays out.
@@ -71,7 +72,7 @@ impl Tool {
             })
     }
 
-    /// The program with a clean environment, in a process group of its own.
+    /// The program with a clean environment.
     pub(crate) fn command(&self) -> Result<Command> {
         let mut command = Command::new(self.find()?);
         command
@@ -79,7 +80,6 @@ impl Tool {
             .env("PATH", search_path())
             .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .process_group(0)
             .stdin(Stdio::null());
         for key in KEPT {
             if let Some(value) = env::var_os(key) {
@@ -104,14 +104,11 @@ impl Tool {
     ) -> Result<T> {
         cancel.check()?;
         tracing::debug!(?command, "Running");
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(Error::io("run", Path::new(command.get_program())))?;
-        let mut watched = cancel.watch(child);
-        let stdout = watched.child.stdout.take();
-        let stderr = watched.child.stderr.take();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut group =
+            Group::start(&mut command, cancel).map_err(Error::io("run", Path::new(command.get_program())))?;
+        let stdout = group.child.stdout.take();
+        let stderr = group.child.stderr.take();
         let mut tail = Tail::default();
         let (result, ended) = thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -129,11 +126,12 @@ impl Tool {
             let result = out(&mut stdout);
             // A reader that failed before the end must not wait for a writer that goes on.
             let ended = if result.is_err() && !stdout.end {
-                drop(watched);
+                drop(group);
                 None
             } else {
-                drop(stdout);
-                Some(watched.wait())
+                // A tar archive may be followed by more than its end.
+                _ = io::copy(&mut stdout, &mut io::sink());
+                Some(group.wait())
             };
             _ = reader.join();
             (result, ended)
@@ -220,25 +218,38 @@ impl Read for EndSeen {
 
 /// The last lines of a program, for the message of its failure.
 #[derive(Default)]
-struct Tail(VecDeque<String>);
+struct Tail {
+    lines: VecDeque<String>,
+    /// The first line that says why all the others came.
+    cause: Option<String>,
+}
+
+/// What a full disk is called.
+pub(crate) const NO_SPACE: &str = "No space left on device";
 
 impl Tail {
     fn push(&mut self, line: &str) {
-        if self.0.len() == KEPT_LINES {
-            self.0.pop_front();
+        if line.contains(NO_SPACE) {
+            self.cause.get_or_insert_with(|| line.to_owned());
         }
-        self.0.push_back(line.to_owned());
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_owned());
     }
 
     /// The lines that are errors, else the last ones, else the status alone.
     fn message(&self, status: std::process::ExitStatus) -> String {
+        if let Some(cause) = &self.cause {
+            return cause.trim().to_owned();
+        }
         let error = |line: &&String| {
             let line = line.trim_start_matches(['\u{1b}', '[', '0', '1', '3', ';', 'm']);
             line.starts_with("E:") || line.contains("error") || line.contains("NO_PUBKEY")
         };
-        let mut shown: Vec<&String> = self.0.iter().rev().filter(error).take(SHOWN_LINES).collect();
+        let mut shown: Vec<&String> = self.lines.iter().rev().filter(error).take(SHOWN_LINES).collect();
         if shown.is_empty() {
-            shown = self.0.iter().rev().take(SHOWN_LINES).collect();
+            shown = self.lines.iter().rev().take(SHOWN_LINES).collect();
         }
         shown.reverse();
         shown.dedup();

@@ -1,10 +1,9 @@
 //! How a long operation reports, and how it is stopped.
 
-use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::{Error, Result};
 
@@ -71,21 +70,19 @@ impl Cancel {
         }
     }
 
-    /// Kills this child's group with the operation. The child must lead a group of its own.
-    pub(crate) fn watch(&self, child: Child) -> Watched {
-        let group = Pid::from_child(&child);
+    /// From now on this group ends with the operation. It is killed at once when the
+    /// operation was stopped already.
+    pub(crate) fn watch(&self, group: Pid) {
         let mut groups = self.groups();
         groups.push(group);
         if self.is_cancelled() {
             _ = kill_process_group(group, Signal::KILL);
         }
-        drop(groups);
-        Watched {
-            cancel: self.clone(),
-            child,
-            group,
-            reaped: false,
-        }
+    }
+
+    /// To be called while the number of the group cannot be given to another one.
+    pub(crate) fn forget(&self, group: Pid) {
+        self.groups().retain(|&other| other != group);
     }
 
     fn groups(&self) -> MutexGuard<'_, Vec<Pid>> {
@@ -93,89 +90,16 @@ impl Cancel {
     }
 }
 
-/// A child that ends with its operation, by [`Cancel::cancel`] or by being dropped.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    cancel: Cancel,
-    pub(crate) child: Child,
-    group: Pid,
-    reaped: bool,
-}
-
-impl Watched {
-    /// Waits for the end of the child.
-    pub(crate) fn wait(mut self) -> std::io::Result<std::process::ExitStatus> {
-        self.reap()
-    }
-
-    fn reap(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        // Left unreaped until the group is forgotten: until then its number is taken.
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while matches!(
-            waitid(WaitId::Pid(self.group), options),
-            Err(rustix::io::Errno::INTR)
-        ) {}
-        self.cancel.groups().retain(|&group| group != self.group);
-        self.reaped = true;
-        self.child.wait()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if !self.reaped {
-            _ = kill_process_group(self.group, Signal::KILL);
-            _ = self.reap();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-    use std::os::unix::process::CommandExt;
-    use std::process::{Command, Stdio};
-
     use super::*;
 
-    fn group() -> Child {
-        // The grandchild keeps the pipe open: its end shows that the whole group is dead.
-        Command::new("sh")
-            .args(["-c", "sleep 1000 & echo up; wait"])
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap()
-    }
-
     #[test]
-    fn cancel_kills_the_whole_group() {
+    fn a_stopped_operation_stays_stopped() {
         let cancel = Cancel::new();
-        let mut watched = cancel.watch(group());
-        let mut out = watched.child.stdout.take().unwrap();
-        let mut up = [0; 3];
-        out.read_exact(&mut up).unwrap();
+        assert!(cancel.check().is_ok());
+        cancel.clone().cancel();
         cancel.cancel();
-        assert_eq!(out.read_to_end(&mut Vec::new()).unwrap(), 0);
-        assert!(!watched.wait().unwrap().success());
         assert!(matches!(cancel.check(), Err(Error::Cancelled)));
-        assert!(cancel.groups().is_empty());
-    }
-
-    #[test]
-    fn a_child_started_too_late_dies_at_once() {
-        let cancel = Cancel::new();
-        cancel.cancel();
-        assert!(!cancel.watch(group()).wait().unwrap().success());
-    }
-
-    #[test]
-    fn dropping_kills_too() {
-        let cancel = Cancel::new();
-        let mut watched = cancel.watch(group());
-        let mut out = watched.child.stdout.take().unwrap();
-        drop(watched);
-        out.read_to_end(&mut Vec::new()).unwrap();
-        assert!(cancel.groups().is_empty());
     }
 }

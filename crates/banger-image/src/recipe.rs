@@ -1,7 +1,7 @@
 //! A root file system built by `mmdebstrap` from Debian's signed archive, streamed into an
 //! image: without root in a user namespace, and in neither case on a mounted image.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::apt::{self, ARCHITECTURE, Mirrors};
 use crate::catalog::Recipe;
 use crate::error::{Error, Result, full};
 use crate::ext4::{self, Summary, WriteError, Writer};
-use crate::process::{APT_GET, MMDEBSTRAP, NEWUIDMAP};
+use crate::process::{APT_GET, MMDEBSTRAP, NEWUIDMAP, UNSHARE};
 use crate::progress::{Cancel, Progress};
 use crate::store::{self, Build};
 
@@ -37,23 +37,22 @@ const SLIM: [&str; 6] = [
 /// Space that a build needs beside its image, and that a failure names.
 const SCRATCH: u64 = 2 << 30;
 
-/// Builds a root file system into the new file `target`. `cache` is not used by `mmdebstrap`,
-/// which fetches everything anew: what is installed is as new as the archive.
+/// Builds a root file system into the new file `target` in the directory of `build`.
 ///
 /// # Errors
 /// [`Error::MissingTool`], [`Error::NoSubordinateIds`], what `mmdebstrap` or apt say,
 /// [`Error::NoSpace`]. The target is then of no use.
-pub fn build(
+pub(crate) fn run(
     recipe: &Recipe,
     mirrors: &Mirrors,
+    build: &Build,
     target: &Path,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Summary> {
-    let root = rustix::process::geteuid().is_root();
-    check_tools(root)?;
-    let scratch = Scratch::make(root, target)?;
-    let command = command(recipe, mirrors, root, &scratch)?;
+    let mode = Mode::choose(cancel)?;
+    let scratch = Scratch::make(mode, build)?;
+    let command = command(recipe, mirrors, mode, &scratch)?;
     let mut writer = Writer::create(target).map_err(|e| write_error(target, 0, e))?;
     let stages = Mutex::new(Stages::default());
     progress.stage("Starting mmdebstrap");
@@ -71,6 +70,7 @@ pub fn build(
     MMDEBSTRAP
         .run(command, cancel, line, unpack)
         .map_err(|error| scratch.explain(error))?;
+    scratch.remove()?;
     progress.stage("Finishing the file system");
     let written = writer.written();
     writer
@@ -78,23 +78,51 @@ pub fn build(
         .map_err(|error| write_error(target, written, error))
 }
 
-fn check_tools(root: bool) -> Result<()> {
-    MMDEBSTRAP.find()?;
-    APT_GET.find()?;
-    apt::keyring()?;
-    if !root {
-        NEWUIDMAP.find()?;
-        check_subordinate_ids()?;
-    }
-    Ok(())
+/// How `mmdebstrap` gets a root of its own. Whatever it mounts there is mounted in a
+/// namespace of its own, and gone with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// In a user namespace.
+    User,
+    /// As root, in a mount namespace.
+    Root,
+    /// As root without the capability to mount, as in a container.
+    Bare,
 }
 
-fn command(recipe: &Recipe, mirrors: &Mirrors, root: bool, scratch: &Scratch) -> Result<Command> {
+impl Mode {
+    fn choose(cancel: &Cancel) -> Result<Self> {
+        MMDEBSTRAP.find()?;
+        APT_GET.find()?;
+        apt::keyring()?;
+        if !rustix::process::geteuid().is_root() {
+            NEWUIDMAP.find()?;
+            check_subordinate_ids()?;
+            return Ok(Self::User);
+        }
+        let mut probe = UNSHARE.command()?;
+        probe.args(["--mount", "--propagation", "unchanged", "--", "true"]);
+        match UNSHARE.output(probe, cancel, 0) {
+            Ok(_) => Ok(Self::Root),
+            Err(Error::Tool { .. }) => Ok(Self::Bare),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::User | Self::Root => "--mode=unshare",
+            Self::Bare => "--mode=root",
+        }
+    }
+}
+
+fn command(recipe: &Recipe, mirrors: &Mirrors, mode: Mode, scratch: &Scratch) -> Result<Command> {
     let mut command = MMDEBSTRAP.command()?;
     let packages: Vec<&str> = recipe.packages.iter().map(|word| word.as_str()).collect();
     command
         .args(["--variant=minbase", "--format=tar", "--verbose"])
-        .arg(if root { "--mode=root" } else { "--mode=unshare" })
+        .arg(mode.option())
         .arg(format!("--architectures={ARCHITECTURE}"))
         .arg(format!("--include={}", packages.join(",")))
         .arg("--aptopt=Acquire::Languages \"none\"")
@@ -106,41 +134,57 @@ fn command(recipe: &Recipe, mirrors: &Mirrors, root: bool, scratch: &Scratch) ->
         .args(HOOKS.map(|hook| format!("--customize-hook={hook}")))
         .args([recipe.suite.as_str(), "-"])
         .args(apt::sources(mirrors, &recipe.suite, &recipe.components)?)
-        .env("TMPDIR", scratch.dir())
+        .env("TMPDIR", &scratch.dir)
         .current_dir("/")
         // Held by the whole build: its directory is not swept while a part of it lives.
-        .stdin(scratch.lock()?);
+        .stdin(
+            scratch
+                .lock
+                .try_clone()
+                .map_err(Error::io("lock", &scratch.dir))?,
+        );
     Ok(command)
 }
 
 /// Where `mmdebstrap` builds the tree that it packs.
-struct Scratch(Build);
+struct Scratch {
+    dir: PathBuf,
+    lock: File,
+    /// A directory of its own, removed with this.
+    _own: Option<Build>,
+}
 
 impl Scratch {
     /// In a user namespace root is one of the user's subordinate ids, which gets through no
-    /// private directory: then it is `/var/tmp`, under a name that nobody can guess.
-    fn make(root: bool, target: &Path) -> Result<Self> {
-        let parent = match target.parent() {
-            Some(parent) if root => parent,
-            _ => Path::new("/var/tmp"),
+    /// private directory: then it is in `/var/tmp`, under a name that nobody can guess.
+    fn make(mode: Mode, build: &Build) -> Result<Self> {
+        let own = if mode == Mode::User {
+            let parent = Path::new("/var/tmp");
+            store::sweep(parent)?;
+            Some(Build::begin(parent)?)
+        } else {
+            None
         };
-        store::sweep(parent)?;
-        let build = Build::begin(parent)?;
-        fs::set_permissions(build.dir(), Permissions::from_mode(0o711))
-            .map_err(Error::io("open up", build.dir()))?;
-        Ok(Self(build))
+        let holder = own.as_ref().unwrap_or(build);
+        let dir = holder.dir().join("root");
+        store::make_dir(&dir)?;
+        for dir in [holder.dir(), &dir] {
+            fs::set_permissions(dir, Permissions::from_mode(0o711)).map_err(Error::io("open up", dir))?;
+        }
+        Ok(Self {
+            lock: holder.lock()?,
+            dir,
+            _own: own,
+        })
     }
 
-    fn dir(&self) -> &Path {
-        self.0.dir()
-    }
-
-    fn lock(&self) -> Result<fs::File> {
-        self.0.lock()
+    /// Empties it, so that nothing of it is published.
+    fn remove(self) -> Result<()> {
+        store::remove_tree(&self.dir).map_err(Error::io("remove", &self.dir))
     }
 
     fn explain(&self, error: Error) -> Error {
-        match apt::no_space(error, self.dir().parent().unwrap_or(self.dir())) {
+        match apt::no_space(error, &self.dir) {
             Error::NoSpace { path, quota, needed } => Error::NoSpace {
                 path,
                 quota,

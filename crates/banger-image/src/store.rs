@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-const PREFIX: &str = ".tmp-";
+pub(crate) const PREFIX: &str = ".tmp-";
 const LOCK: &str = ".lock";
 /// Metadata files are small; a larger one is not ours.
 const MAX_METADATA: u64 = 1 << 20;
@@ -103,7 +103,7 @@ impl Drop for Build {
 /// Returns the number of directories removed.
 ///
 /// # Errors
-/// When the directory cannot be read, or a leftover cannot be removed.
+/// When the directory cannot be read.
 pub(crate) fn sweep(parent: &Path) -> Result<usize> {
     let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
@@ -122,9 +122,17 @@ pub(crate) fn sweep(parent: &Path) -> Result<usize> {
             continue;
         }
         let dir = entry.path();
-        if let Some(_lock) = try_lock(&dir)? {
-            remove_tree(&dir).map_err(Error::io("remove", &dir))?;
-            removed += 1;
+        let mine = entry
+            .metadata()
+            .is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw());
+        if mine && let Some(_lock) = try_lock(&dir)? {
+            match remove_tree(&dir) {
+                Ok(()) => removed += 1,
+                // In nobody's way but the disk's; the next sweep tries again.
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "Cannot remove a leftover");
+                }
+            }
         }
     }
     Ok(removed)
@@ -157,8 +165,14 @@ fn try_lock(dir: &Path) -> Result<Option<File>> {
 }
 
 /// Removes a tree, also one in which a build in a user namespace left files of its
-/// subordinate ids.
+/// subordinate ids. Never one in which something is mounted.
 pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
+    if has_mounts(dir)? {
+        return Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "something is mounted in it",
+        ));
+    }
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             _ = Command::new("mmdebstrap")
@@ -175,6 +189,26 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// Whether something is mounted below a directory (proc(5), mountinfo).
+fn has_mounts(dir: &Path) -> io::Result<bool> {
+    let dir = match dir.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        result => result?,
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .any(|point| Path::new(&unescape(point)).starts_with(&dir)))
+}
+
+/// A path in mountinfo has its white space and backslashes in octal.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// Removes a finished object: at once by its name, then its files. Whether there was one.
@@ -333,6 +367,14 @@ mod tests {
         drop(alive);
         assert_eq!(names(store.path()).unwrap(), ["finished"]);
         assert_eq!(sweep(store.path()).unwrap(), 0);
+    }
+
+    #[test]
+    fn mounts_are_seen() {
+        assert!(has_mounts(Path::new("/")).unwrap());
+        assert!(!has_mounts(tempfile::tempdir().unwrap().path()).unwrap());
+        assert!(!has_mounts(Path::new("/no/such/path")).unwrap());
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(super) const MAX_INODES: u32 = 1_000_000;
 /// Numbers, inodes, and who is where.
 #[derive(Debug)]
 pub(super) struct Tree {
+    time: i64,
     /// By number, from 1. The reserved ones and those that were removed are empty.
     inodes: Vec<Option<Inode>>,
     children: BTreeMap<u32, Children>,
@@ -43,13 +44,15 @@ pub(super) struct Slot<'a> {
 }
 
 impl Tree {
-    /// The root directory and `lost+found`.
-    pub(super) fn new() -> Self {
+    /// The root directory and `lost+found`. What is made without metadata has this time, in
+    /// seconds since 1970.
+    pub(super) fn new(time: i64) -> Self {
         let mut tree = Self {
+            time,
             inodes: vec![None; LOST_FOUND as usize - 1],
             children: BTreeMap::new(),
         };
-        let mut root = Inode::new(S_IFDIR | 0o755);
+        let mut root = tree.directory(0o755);
         root.links = 2;
         tree.set(ROOT, root);
         tree.children.insert(
@@ -64,7 +67,8 @@ impl Tree {
             name: b"lost+found",
             there: None,
         };
-        tree.add(&slot, Inode::new(S_IFDIR | 0o700));
+        let inode = tree.directory(0o700);
+        tree.add(&slot, inode);
         tree
     }
 
@@ -82,7 +86,8 @@ impl Tree {
                 Some(_) => return Err(WriteError::NotADirectory(path.into())),
                 None => {
                     self.check_room()?;
-                    self.add(&slot, Inode::new(S_IFDIR | 0o755))
+                    let inode = self.directory(0o755);
+                    self.add(&slot, inode)
                 }
             };
         }
@@ -182,6 +187,12 @@ impl Tree {
         std::mem::take(&mut self.children)
     }
 
+    fn directory(&self, permissions: u16) -> Inode {
+        let mut inode = Inode::new(S_IFDIR | permissions);
+        inode.mtime = (self.time, 0);
+        inode
+    }
+
     fn at<'a>(&self, parent: u32, name: &'a [u8]) -> Slot<'a> {
         let there = self
             .children
@@ -241,7 +252,7 @@ mod tests {
 
     #[test]
     fn names_and_links_are_counted() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let slot = tree.slot(b"a/b/file").unwrap().unwrap();
         let file = tree.add(&slot, Inode::new(0o100_644));
         assert_eq!(tree.get(ROOT).unwrap().links, 4);
@@ -257,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_file_is_no_directory() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let slot = tree.slot(b"a").unwrap().unwrap();
         tree.add(&slot, Inode::new(0o120_777));
         assert!(matches!(tree.slot(b"a/b"), Err(WriteError::NotADirectory(_))));

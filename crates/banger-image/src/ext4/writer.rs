@@ -150,7 +150,7 @@ impl Writer {
         Ok(Self {
             output: Output::new(file),
             allocator: Allocator::new(),
-            tree: Tree::new(),
+            tree: Tree::new(crate::store::now().cast_signed()),
             uuid,
             hash_seed,
             seed: crc32c(!0, &uuid),

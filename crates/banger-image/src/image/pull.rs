@@ -45,7 +45,7 @@ pub fn pull(pull: &Pull<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result
 fn pull_recipe(pull: &Pull<'_>, recipe: &Recipe, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {
     let build = Build::begin(pull.images)?;
     let rootfs = build.dir().join(ROOTFS);
-    let summary = recipe::build(recipe, pull.mirrors, &rootfs, progress, cancel)?;
+    let summary = recipe::run(recipe, pull.mirrors, &build, &rootfs, progress, cancel)?;
     let found = check_rootfs(&rootfs)?;
     cancel.check()?;
     let image = Image {
