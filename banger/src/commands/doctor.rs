@@ -58,10 +58,11 @@ impl Doctor {
             program: format!("`{} doctor`", program.display()),
             status: output.status.to_string(),
         };
-        let document: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| unusable())?;
-        let checks = Document::deserialize(&document).map_err(|_| unusable())?.checks;
+        let checks = serde_json::from_slice::<Document>(&output.stdout)
+            .map_err(|_| unusable())?
+            .checks;
         if self.json {
-            output::json(&document)?;
+            output::data(&output.stdout)?;
         } else {
             output::data(table(&checks).render(Style::stdout()).as_bytes())?;
             output::line(&summary(&checks))?;

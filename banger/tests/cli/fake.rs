@@ -28,8 +28,6 @@ pub(crate) struct Fake {
     last_job: Arc<Mutex<u32>>,
 }
 
-pub(crate) const VM_ID: &str = "30313233343536373839616263646566";
-
 impl Fake {
     /// Serves clients on a thread of its own, as long as the test runs.
     pub(crate) fn listen(&self, listener: UnixListener) {
@@ -349,7 +347,8 @@ impl ManagerApi for Fake {
     async fn look_up_vm(&self, name: String) -> Result<OwnedObjectPath> {
         match name.as_str() {
             "a" | "b" | "boot-fails" => Ok(path::vm(&name)),
-            VM_ID => Ok(path::vm("b")),
+            id if id == vm_id("b") => Ok(path::vm("b")),
+            id if id == vm_id("boot-fails") => Ok(path::vm("boot-fails")),
             _ => Err(
                 Error::new(ErrorKind::NoSuchVm, format!("No VM is called {name:?}"))
                     .hint("`banger vm list -a` shows all"),
@@ -541,10 +540,15 @@ impl KernelApi for FakeKernel {
     }
 }
 
+/// One for each name.
+fn vm_id(name: &str) -> String {
+    format!("{:032x}", name.len() * 256 + usize::from(name.as_bytes()[0]))
+}
+
 fn vm_info(name: &str, state: &str, reason: &str) -> VmInfo {
     let live = state == "running";
     VmInfo {
-        id: VM_ID.to_owned(),
+        id: vm_id(name),
         name: name.to_owned(),
         state: state.to_owned(),
         stop_reason: reason.to_owned(),

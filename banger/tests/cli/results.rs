@@ -129,8 +129,13 @@ fn nothing_is_deleted_without_being_told() {
     assert!(ran.err.contains("hint: Give --force"), "{ran:?}");
     assert_eq!(host.run(&["vm", "prune", "--dry-run"]).out, "b\nboot-fails\n");
     assert_eq!(host.fake.calls(), Vec::<String>::new());
-    assert_eq!(host.run(&["vm", "prune", "-f"]).out, "b: deleted\n");
-    assert_eq!(host.fake.calls(), ["delete force=None b"]);
+    let ran = host.run(&["vm", "prune", "-f"]);
+    let mut lines: Vec<&str> = ran.out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["b: deleted", "boot-fails: deleted"]);
+    let mut calls = host.fake.calls();
+    calls.sort();
+    assert_eq!(calls, ["delete force=None b", "delete force=None boot-fails"]);
 }
 
 #[test]

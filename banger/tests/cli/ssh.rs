@@ -36,7 +36,7 @@ fn ssh_gets_the_pinned_key_and_nothing_of_the_user_s_configuration() {
     assert_eq!(words[words.len() - 4..], ["--", "127.0.0.1", "uptime", "-p"]);
     for option in [
         "UserKnownHostsFile=\"/var/state dir/banger/known_hosts\"",
-        "HostKeyAlias=banger-30313233343536373839616263646566",
+        "HostKeyAlias=banger-00000000000000000000000000000161",
         "StrictHostKeyChecking=yes",
         "IdentitiesOnly=yes",
     ] {

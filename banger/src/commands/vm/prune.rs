@@ -39,7 +39,7 @@ impl Prune {
             output::note("Every VM runs: nothing to delete");
             return Ok(());
         }
-        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+        let names: Vec<String> = vms.iter().map(|vm| vm.name.clone()).collect();
         let question = format!(
             "Delete {} VM(s) and their disks: {}?",
             names.len(),
@@ -49,14 +49,13 @@ impl Prune {
             output::note("Nothing was deleted");
             return Ok(());
         }
-        // By id: a name may have been given to another VM while the user thought.
-        let ids: Vec<String> = vms.iter().map(|vm| vm.id.clone()).collect();
-        each(&ids, self.progress, async |id, view| {
-            let vm = client.vm(id).await?;
-            let name = vms
+        each(&names, self.progress, async |name, view| {
+            // By id: the name may have been given to another VM while the user thought.
+            let id = vms
                 .iter()
-                .find(|vm| vm.id == id)
-                .map_or(id, |vm| vm.name.as_str());
+                .find(|vm| vm.name == name)
+                .map_or(name, |vm| vm.id.as_str());
+            let vm = client.vm(id).await?;
             // Never by force: one that was started meanwhile stays.
             let call = vm.proxy.delete(DeleteOptions::default());
             done(client.run_job(view, call).await?)?;
