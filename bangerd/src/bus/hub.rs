@@ -178,6 +178,12 @@ impl Bus {
         (number, objects)
     }
 
+    /// How many connections are served.
+    #[cfg(test)]
+    pub(super) fn clients(&self) -> usize {
+        self.lock().peers.len()
+    }
+
     pub(super) fn leave(&self, number: u64) {
         self.lock().peers.remove(&number);
         self.0.departure.notify_one();

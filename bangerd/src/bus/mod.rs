@@ -5,6 +5,8 @@
 //! that a client that does not read holds up nobody but himself.
 
 mod event;
+#[cfg(test)]
+mod fake;
 mod hub;
 mod idle;
 mod peer;

@@ -6,6 +6,8 @@ mod table;
 
 pub(crate) use job::{ProcessRequest, ProcessRequests};
 pub(crate) use table::Jobs;
+#[cfg(test)]
+pub(crate) use table::MAX_JOBS;
 
 use zbus::OwnedObjectPath;
 

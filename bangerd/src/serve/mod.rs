@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use banger_model::Dirs;
 use banger_sys::launch::Launcher;
-use banger_sys::listen::take_listen_fds;
+use banger_sys::listen::{close_inherited, take_listen_fds};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zbus::Connection;
 use zbus::connection::Builder;
@@ -33,8 +33,9 @@ const LATE_CALLS: Duration = Duration::from_millis(200);
 
 /// Serves until nobody needs it or it is told to end. Returns the exit status.
 pub(crate) fn run() -> std::process::ExitCode {
+    // Before anything opens descriptors.
+    close_inherited();
     crate::logging::start();
-    // Before anything else opens descriptors.
     let started_by_client = std::env::var_os("BANGER_LISTEN").is_some();
     let passed = take_listen_fds(started_by_client).map(|fds| fds.into_iter().next());
     let served = passed.map_err(|_| Error::NotListening).and_then(|passed| {
