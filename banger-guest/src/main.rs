@@ -2,6 +2,9 @@
 //! brings any root file system up; the agent, an SSH server that is there before the image's
 //! own services; and PID 1 for images that have no init.
 
+// Tests say why they are skipped.
+#![cfg_attr(test, allow(clippy::print_stdout))]
+
 mod agent;
 mod console;
 mod identity;
@@ -15,13 +18,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next();
-    match role.as_deref().and_then(|role| role.to_str()) {
-        Some("agent") => agent::run(),
-        Some("adopt") => agent::adopt(),
-        Some("supervise") => init::supervise(),
-        Some("sftp") => sftp::serve(),
+    let role = role.as_deref().and_then(|role| role.to_str());
+    match (std::process::id(), role) {
+        (1, Some("supervise")) => init::supervise(),
         // The kernel passes on what it does not know of its command line.
-        _ if std::process::id() == 1 => init::boot(),
+        (1, _) => init::boot(),
+        (_, Some("agent")) => agent::run(),
+        (_, Some("adopt")) => agent::adopt(),
+        (_, Some("sftp")) => sftp::serve(),
         _ => {
             console::say("usage: banger-guest agent|adopt|sftp; PID 1 needs no argument");
             ExitCode::from(2)

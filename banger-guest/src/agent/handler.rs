@@ -247,6 +247,18 @@ impl Handler for Client {
         answer(granted, id, connection)
     }
 
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        connection: &mut Connection,
+    ) -> Result<(), Self::Error> {
+        answer(false, id, connection)
+    }
+
     async fn window_change_request(
         &mut self,
         id: ChannelId,

@@ -9,8 +9,8 @@ use russh::Pty;
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize,
-    tcgetattr, tcsetattr, tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize, tcgetattr,
+    tcsetattr, tcsetwinsize,
 };
 use tokio::io::unix::AsyncFd;
 
@@ -120,7 +120,8 @@ fn read_some(master: &OwnedFd) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Sets what the client names, and leaves the rest.
+/// Sets what the client names, and leaves the rest. Bits and parity are a line's; a
+/// pseudo-terminal always has eight and none.
 fn set_modes(settings: &mut Termios, modes: &[(Pty, u32)]) {
     for &(mode, value) in modes {
         if let Some(index) = special_code(mode) {
@@ -138,11 +139,6 @@ fn set_modes(settings: &mut Termios, modes: &[(Pty, u32)]) {
             settings.local_modes.set(flag, on);
         } else if let Some(flag) = output_mode(mode) {
             settings.output_modes.set(flag, on);
-        } else if let Some((mask, flag)) = control_mode(mode) {
-            if on {
-                settings.control_modes.remove(mask);
-            }
-            settings.control_modes.set(flag, on);
         }
     }
 }
@@ -216,17 +212,6 @@ fn output_mode(mode: Pty) -> Option<OutputModes> {
     })
 }
 
-/// The bits that a mode replaces, and the mode.
-fn control_mode(mode: Pty) -> Option<(ControlModes, ControlModes)> {
-    Some(match mode {
-        Pty::CS7 => (ControlModes::CSIZE, ControlModes::CS7),
-        Pty::CS8 => (ControlModes::CSIZE, ControlModes::CS8),
-        Pty::PARENB => (ControlModes::empty(), ControlModes::PARENB),
-        Pty::PARODD => (ControlModes::empty(), ControlModes::PARODD),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn modes_size_and_end_reach_the_terminal() {
-        let modes = vec![(Pty::ECHO, 0), (Pty::VINTR, 7), (Pty::VQUIT, 255), (Pty::CS7, 1)];
+        let modes = vec![(Pty::ECHO, 0), (Pty::VINTR, 7), (Pty::VQUIT, 255)];
         let Ok((terminal, slave)) = open(&wanted(modes), &this_user()) else {
             println!("skipped: no terminal can be made here");
             return;
@@ -256,7 +241,6 @@ mod tests {
         assert!(!settings.local_modes.contains(LocalModes::ECHO));
         assert_eq!(settings.special_codes[SpecialCodeIndex::VINTR], 7);
         assert_eq!(settings.special_codes[SpecialCodeIndex::VQUIT], 0);
-        assert_eq!(settings.control_modes & ControlModes::CSIZE, ControlModes::CS7);
         terminal.resize(size(1 << 20, 7, 0, 0));
         let found = rustix::termios::tcgetwinsize(&slave.file).unwrap();
         assert_eq!((found.ws_col, found.ws_row), (u16::MAX, 7));

@@ -18,10 +18,14 @@ pub(super) fn configure(wanted: &GuestNetwork, events: &mut Events) -> io::Resul
     let netlink = Netlink::open()?;
     netlink.link_up(1)?;
     let sys = Path::new("/sys/class/net");
-    let Some(index) = events.wait_for(LIMIT, || Ok(look(sys, &wanted.mac)))? else {
+    let Some((index, name)) = events.wait_for(LIMIT, || Ok(look(sys, &wanted.mac)))? else {
         let mac = &wanted.mac;
         return Err(io::Error::other(format!("No interface has the MAC {mac}")));
     };
+    if wanted.address.is_ipv4() {
+        // Nobody asked for IPv6: no address and no route from whoever announces one.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+    }
     netlink.address(index, wanted.address, wanted.prefix)?;
     netlink.link_up(index)?;
     if let Some(gateway) = wanted.gateway {
@@ -30,16 +34,18 @@ pub(super) fn configure(wanted: &GuestNetwork, events: &mut Events) -> io::Resul
     Ok(())
 }
 
-/// The index of the interface with this MAC.
-fn look(sys: &Path, mac: &str) -> Option<u32> {
+/// The index and the name of the interface with this MAC.
+fn look(sys: &Path, mac: &str) -> Option<(u32, String)> {
     fs::read_dir(sys).ok()?.find_map(|entry| {
-        let path = entry.ok()?.path();
+        let entry = entry.ok()?;
+        let path = entry.path();
         let found = fs::read_to_string(path.join("address")).ok()?;
         if !found.trim_end().eq_ignore_ascii_case(mac) {
             return None;
         }
         let index = fs::read_to_string(path.join("ifindex")).ok()?;
-        index.trim_end().parse().ok()
+        let name = entry.file_name().into_string().ok()?;
+        Some((index.trim_end().parse().ok()?, name))
     })
 }
 
@@ -59,7 +65,7 @@ mod tests {
             fs::write(directory.join("address"), format!("{mac}\n")).unwrap();
             fs::write(directory.join("ifindex"), format!("{index}\n")).unwrap();
         }
-        assert_eq!(look(sys.path(), "52:54:00:AB:00:01"), Some(2));
+        assert_eq!(look(sys.path(), "52:54:00:AB:00:01"), Some((2, "eth0".into())));
         assert_eq!(look(sys.path(), "52:54:00:ab:00:02"), None);
     }
 }

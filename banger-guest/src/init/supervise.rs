@@ -15,8 +15,10 @@ use rustix::system::RebootCommand;
 use super::failure::{Failure, halt, power_off};
 use crate::{console, paths};
 
-/// More often than this an agent that dies is not started again.
+/// An agent that ends more often than this without having lived for [`STEADY`] once is given
+/// up, and the machine with it: nobody could reach it.
 const MAX_RESTARTS: u32 = 5;
+const STEADY: Duration = Duration::from_secs(60);
 /// How long processes have to end after they were asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -45,7 +47,11 @@ pub(super) fn execute(agent: Option<u32>) -> io::Result<Infallible> {
 /// The life of PID 1. Ends with the machine.
 pub(crate) fn supervise() -> ExitCode {
     let agent = std::env::args().nth(2).and_then(|pid| pid.parse().ok());
-    let mut supervisor = Supervisor { agent, restarts: 0 };
+    let mut supervisor = Supervisor {
+        agent,
+        started: Instant::now(),
+        restarts: 0,
+    };
     match supervisor.run() {
         Ok(how) => {
             end_processes();
@@ -61,6 +67,8 @@ pub(crate) fn supervise() -> ExitCode {
 struct Supervisor {
     /// The agent's process id.
     agent: Option<i32>,
+    started: Instant,
+    /// Since an agent last lived for long.
     restarts: u32,
 }
 
@@ -99,13 +107,17 @@ impl Supervisor {
     }
 
     fn restart_agent(&mut self) -> io::Result<()> {
+        if self.started.elapsed() >= STEADY {
+            self.restarts = 0;
+        }
         if self.restarts == MAX_RESTARTS {
             return Err(io::Error::other(format!(
-                "The agent has ended {} times",
+                "The agent has ended {} times in a row",
                 MAX_RESTARTS + 1
             )));
         }
         self.restarts += 1;
+        self.started = Instant::now();
         console::say("The agent has ended and is started again");
         let child = super::start_agent()?;
         self.agent = i32::try_from(child.id()).ok();
