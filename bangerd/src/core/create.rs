@@ -96,6 +96,9 @@ impl Core {
         ctx: &JobContext,
     ) -> Result<Arc<Vm>, Error> {
         ctx.stage("Preparing");
+        if start {
+            self.warm_up(request.engine);
+        }
         fail_point!("create.begin");
         let kernel = self.resolve(&request).await?;
         fail_point!("create.resolved");

@@ -13,7 +13,7 @@ use super::error::chain;
 /// How long the KVM probe may take; where KVM works it takes some milliseconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What will run a VM, and why.
+/// What will run a VM.
 #[derive(Debug, Clone)]
 pub(crate) struct Chosen {
     pub engine: EngineKind,
@@ -21,8 +21,6 @@ pub(crate) struct Chosen {
     pub name: &'static str,
     pub accelerator: Accelerator,
     pub machine: MachineType,
-    /// Why this accelerator, for people.
-    pub reason: String,
 }
 
 /// The engines of this host.
@@ -69,6 +67,5 @@ async fn probe() -> Result<Chosen, Error> {
         name: "qemu",
         accelerator: choice.accelerator,
         machine: MachineType::Q35,
-        reason: choice.reason,
     })
 }

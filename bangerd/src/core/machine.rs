@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_bus::{Error, ErrorKind};
 use banger_model::guest::{AGENT_PORT, GuestMessage, HostMessage};
@@ -25,7 +25,9 @@ use super::vm::{Vm, now_us};
 /// How long a guest that reported a failure may take for its last words on the console.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Restarts of a guest that has not once become ready, before it counts as unable to boot.
-const MAX_RESETS: u32 = 3;
+const MAX_RESTARTS: u32 = 3;
+/// One restart is a burst of resets: a kernel tries several ways until one works.
+const BURST: Duration = Duration::from_millis(200);
 /// Longest text of a guest that is kept, in characters.
 const MAX_TEXT: usize = 512;
 
@@ -53,7 +55,9 @@ pub(super) enum Phase {
 struct Seen {
     traces: Traces,
     boot_id: String,
-    resets: u32,
+    /// Restarts since the guest was ready, and when the last one was.
+    restarts: u32,
+    restarted: Option<Instant>,
 }
 
 impl Machine {
@@ -229,11 +233,14 @@ async fn on_event(vm: &Arc<Vm>, machine: &Machine, seen: &mut Seen, event: &VmmE
         VmmEvent::Shutdown { reason, .. } => seen.traces.shutdown = Some(reason.clone()),
         VmmEvent::GuestPanicked => seen.traces.panicked = true,
         VmmEvent::Reset { guest: true } => {
-            seen.resets += 1;
-            if vm.state() == VmState::Starting && seen.resets > MAX_RESETS {
+            if seen.restarted.is_none_or(|last| last.elapsed() > BURST) {
+                seen.restarts += 1;
+            }
+            seen.restarted = Some(Instant::now());
+            if vm.state() == VmState::Starting && seen.restarts > MAX_RESTARTS {
                 machine.kill(
                     StopReason::BootFailed,
-                    &format!("The guest restarted {MAX_RESETS} times without becoming ready"),
+                    &format!("The guest restarted {MAX_RESTARTS} times without becoming ready"),
                 );
             } else {
                 machine.phase.send_if_modified(|phase| {
@@ -264,7 +271,7 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
             tracing::debug!(vm = %vm.name(), uptime_ms, version = %clean(&version), "The guest is ready");
             let again = boot_id == seen.boot_id;
             seen.boot_id = boot_id;
-            seen.resets = 0;
+            seen.restarts = 0;
             let init = clean(&init);
             vm.change(|record| {
                 if record.state == VmState::Starting {

@@ -34,7 +34,6 @@ use banger_model::VmId;
 
 pub(crate) use console::Console;
 pub(crate) use create::CreateRequest;
-pub(crate) use progress::{Cancel, JobContext, Report};
 pub(crate) use registry::{Core, Settings};
 pub(crate) use vm::{AgentAddress, Vm};
 

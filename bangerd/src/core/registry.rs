@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use banger_bus::Error;
-use banger_model::{Config, Dirs, ImageName, KernelName, VmId};
+use banger_model::{Config, Dirs, EngineChoice, VmId};
 use banger_store::{Store, VmRecord};
 use banger_sys::launch::Launcher;
 
@@ -97,27 +97,6 @@ impl Core {
         lock(&self.vms).values().any(|vm| vm.is_busy())
     }
 
-    /// The names of the VMs that were made from an image.
-    pub(crate) fn users_of_image(&self, image: &ImageName) -> Vec<String> {
-        self.users(|record| record.spec.image == *image)
-    }
-
-    /// The names of the VMs that boot a kernel.
-    pub(crate) fn users_of_kernel(&self, kernel: &KernelName) -> Vec<String> {
-        self.users(|record| record.kernel == *kernel)
-    }
-
-    fn users(&self, uses: impl Fn(&VmRecord) -> bool) -> Vec<String> {
-        let mut names: Vec<_> = self
-            .vms()
-            .iter()
-            .filter(|vm| uses(&vm.record()))
-            .map(|vm| vm.name().to_owned())
-            .collect();
-        names.sort_unstable();
-        names
-    }
-
     /// The defaults of a new VM.
     pub(crate) fn defaults(&self) -> Defaults {
         Defaults::new(&self.settings.config.vm_defaults, self.host)
@@ -128,8 +107,12 @@ impl Core {
         &self.engines
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.settings.config
+    /// Has the engine found out about while something else is done: the first time it takes
+    /// as long as all other work for a VM together.
+    pub(super) fn warm_up(self: &Arc<Self>, wanted: EngineChoice) {
+        let core = self.clone();
+        // An error comes again where the engine is needed.
+        tokio::spawn(async move { drop(core.engines.choose(wanted).await) });
     }
 
     pub(crate) fn dirs(&self) -> &Dirs {

@@ -81,6 +81,7 @@ impl Vm {
 impl Run<'_> {
     /// From a stopped VM to a guest that is up; back to a stopped VM where that fails.
     pub(super) async fn boot(&self) -> Result<(), Error> {
+        self.vm.core().warm_up(self.vm.spec().engine);
         fail_point!("start.begin");
         let before = self.vm.record();
         self.vm

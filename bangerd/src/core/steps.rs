@@ -128,7 +128,10 @@ impl<'a> Run<'a> {
 
     async fn unmake(&self, kinds: &[Kind]) -> Result<(), Error> {
         let parts = kinds.iter().map(async |kind| {
-            kind.capability().unmake(self.vm.core(), self.vm.id()).await?;
+            let capability = kind.capability();
+            capability
+                .unmake(self.vm.core(), self.vm.id(), &self.parts)
+                .await?;
             pass("delete", *kind).await
         });
         all_errors(join_all(parts).await)

@@ -34,7 +34,7 @@ impl Capability for Directory {
         make(&site.core.paths(site.vm.id).directory)
     }
 
-    async fn unmake(&self, core: &Core, id: VmId) -> Result<(), Error> {
+    async fn unmake(&self, core: &Core, id: VmId, _: &Parts) -> Result<(), Error> {
         let directory = core.paths(id).directory;
         blocking(move || remove_tree(&directory)).await
     }

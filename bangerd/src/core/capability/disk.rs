@@ -7,7 +7,7 @@ use banger_bus::{Error, ErrorKind};
 use banger_image::disk::clone_root_disk;
 use banger_model::{Size, VmId};
 
-use super::{Capability, Parts, Site, blocking, remove_file};
+use super::{Capability, Doomed, Parts, Site, blocking, remove_file};
 use crate::core::error;
 use crate::core::registry::Core;
 
@@ -60,12 +60,11 @@ impl Capability for Disk {
         .await
     }
 
-    async fn unmake(&self, core: &Core, id: VmId) -> Result<(), Error> {
+    async fn unmake(&self, core: &Core, id: VmId, parts: &Parts) -> Result<(), Error> {
         let path = core.paths(id).root_disk();
         let held = File::open(&path).ok();
         remove_file(&path)?;
-        // The name is gone; its blocks are freed by the last descriptor, while nobody waits.
-        tokio::task::spawn_blocking(move || drop(held));
+        parts.fill(|parts| parts.doomed = held.map(Doomed::new));
         Ok(())
     }
 

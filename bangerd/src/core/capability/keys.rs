@@ -40,7 +40,7 @@ impl Capability for Keys {
         Ok(())
     }
 
-    async fn unmake(&self, core: &Core, id: VmId) -> Result<(), Error> {
+    async fn unmake(&self, core: &Core, id: VmId, _: &Parts) -> Result<(), Error> {
         remove_file(&core.paths(id).host_key())
     }
 }

@@ -71,6 +71,30 @@ pub(crate) struct Slots {
     pub monitor: Option<OwnedFd>,
     /// The host's public key, once it is made.
     pub host_key: Option<String>,
+    /// The last hold of a file that was removed.
+    pub doomed: Option<Doomed>,
+}
+
+/// A file without a name. Its blocks are freed by the last close, which for a disk takes long
+/// and holds up everything else in its file system: it is closed when the work is done, while
+/// nobody waits.
+#[derive(Debug)]
+pub(crate) struct Doomed(Option<File>);
+
+impl Doomed {
+    pub(crate) fn new(file: File) -> Self {
+        Self(Some(file))
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        let file = self.0.take();
+        // Without a runtime the daemon ends, and the kernel closes it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(file));
+        }
+    }
 }
 
 /// One part. All of it can be done twice: after a crash nobody knows whether it was done.
@@ -92,7 +116,7 @@ pub(crate) trait Capability: Send + Sync {
     }
 
     /// Removes its lasting part.
-    async fn unmake(&self, _: &Core, _: VmId) -> Result<(), Error> {
+    async fn unmake(&self, _: &Core, _: VmId, _: &Parts) -> Result<(), Error> {
         Ok(())
     }
 
