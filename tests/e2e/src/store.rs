@@ -145,12 +145,16 @@ async fn lock(path: &Path) -> Result<File, String> {
 async fn keep(rig: &Rig, dir: &Path) -> Result<(), String> {
     crate::processes::kill_all(rig.dir());
     for part in ["d", "k"] {
-        copy(
-            &["-a", "--reflink=auto", "--sparse=always"],
-            &rig.dir().join(part),
-            &dir.join(part),
+        // Moved, not copied: archives of the cache are named by their source's inode.
+        let mut mv = Command::new("mv");
+        let out = finished(
+            mv.arg("--").arg(rig.dir().join(part)).arg(dir),
+            Duration::from_secs(120),
         )
-        .await?;
+        .await;
+        if out.status != 0 {
+            return Err(out.stderr);
+        }
     }
     Ok(())
 }
@@ -168,6 +172,9 @@ async fn copy(how: &[&str], from: &Path, to: &Path) -> Result<(), String> {
     let out = finished(cp.args(how).arg("--").arg(from).arg(to), Duration::from_secs(120)).await;
     (out.status == 0).then_some(()).ok_or(out.stderr)
 }
+
+/// Names of busybox that the bare image goes without: it has no init.
+const OTHER_PROGRAMS: [&str; 3] = ["busybox", "init", "linuxrc"];
 
 /// An ext4 file with busybox under its many names.
 fn bare_rootfs(dir: &Path) -> Result<PathBuf, String> {
@@ -187,7 +194,7 @@ fn bare_rootfs(dir: &Path) -> Result<PathBuf, String> {
         .map_err(|e| e.to_string())?;
     for applet in String::from_utf8_lossy(&list.stdout)
         .lines()
-        .filter(|name| *name != "busybox")
+        .filter(|name| !OTHER_PROGRAMS.contains(name))
     {
         symlink("busybox", root.join("bin").join(applet)).map_err(|e| e.to_string())?;
     }

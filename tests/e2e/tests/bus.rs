@@ -37,8 +37,17 @@ async fn standard_tools_see_vms_jobs_and_changes() {
 
     // The first call activates the daemon.
     rig.run_bare(&["--name", "a", "--", "true"]).await.ok();
-    let status = rig.banger(["daemon", "status", "--json"]).await.ok().json();
-    assert_eq!(status["transport"], "session-bus", "{status}");
+    let owner = [
+        "call",
+        "org.freedesktop.DBus",
+        "/",
+        "org.freedesktop.DBus",
+        "GetConnectionUnixProcessID",
+        "s",
+        NAME,
+    ];
+    let owner = busctl(&rig, &bus, &owner).await.ok();
+    assert_eq!(owner.text(), format!("u {}", rig.daemon_pid().unwrap()));
     assert_eq!(rig.pids("bangerd").len(), 1);
 
     let id = rig.property("a", "id").await;

@@ -8,7 +8,7 @@ async fn eight_vms_come_and_go_without_a_trace() {
     let Some(rig) = Rig::new(Content::Bare).await else {
         return;
     };
-    rig.banger(["vm", "list"]).await.ok();
+    rig.warm_up().await;
     let before = Audit::take(&rig);
     let names: Vec<String> = (1..=8).map(|n| format!("m{n}")).collect();
 
