@@ -220,6 +220,7 @@ fn last_lines(text: &[u8], lines: u32) -> usize {
     breaks.map(|(at, _)| at + 1).nth(lines as usize - 1).unwrap_or(0)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn no_pipe(error: io::Error) -> Error {
     Error::new(ErrorKind::LimitExceeded, format!("Cannot make a pipe: {error}"))
 }

@@ -33,7 +33,7 @@ async fn errors_have_their_names_and_unknown_options_are_refused() {
     let (bus, _jobs) = hub();
     let connection = client(&bus).await;
     let refused = manager(&connection).await.look_up_vm("x".to_owned()).await;
-    let error = Error::from(refused.unwrap_err());
+    let error = refused.unwrap_err();
     assert_eq!(
         (error.kind, error.message.as_str()),
         (ErrorKind::NoSuchVm, "No such VM: \"x\"")
@@ -168,7 +168,7 @@ async fn jobs_are_bounded() {
         ends.push(jobs.recv().await.unwrap());
     }
     let refused = manager.create_vm("a".to_owned(), CreateOptions::default()).await;
-    assert_eq!(Error::from(refused.unwrap_err()).kind, ErrorKind::LimitExceeded);
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::LimitExceeded);
 }
 
 #[tokio::test]

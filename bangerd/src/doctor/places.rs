@@ -53,7 +53,7 @@ fn permissions(report: &mut Report, name: &str, directory: &Path, readable: bool
         }
         Err(error) => report.failure(name, format!("Cannot look at {shown}: {error}"), ""),
         Ok(meta) if !meta.is_dir() => {
-            report.failure(name, format!("{shown} is not a directory"), "Move it away.")
+            report.failure(name, format!("{shown} is not a directory"), "Move it away.");
         }
         Ok(meta) if meta.uid() != geteuid().as_raw() => report.failure(
             name,

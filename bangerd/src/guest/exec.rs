@@ -478,6 +478,7 @@ fn check_size(cells: u32) -> banger_bus::Result<u32> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn no_thread(error: std::io::Error) -> banger_bus::Error {
     banger_bus::Error::new(
         ErrorKind::LimitExceeded,

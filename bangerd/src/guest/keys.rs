@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
@@ -18,7 +18,6 @@ const MAX_KEY_BYTES: u64 = 16 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct ClientKey {
     private: Arc<PrivateKey>,
-    path: PathBuf,
 }
 
 impl ClientKey {
@@ -53,11 +52,6 @@ impl ClientKey {
         &self.private
     }
 
-    /// The private key's file, for `ssh -i`.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn load(path: &Path) -> Result<Self> {
         let mut text = String::new();
         File::open(path)
@@ -73,7 +67,6 @@ impl ClientKey {
         match private.algorithm() {
             Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(Self {
                 private: Arc::new(private),
-                path: path.to_owned(),
             }),
             other => Err(Error::KeyType {
                 path: path.to_owned(),
@@ -152,8 +145,9 @@ mod tests {
         assert_eq!(key.public_line().unwrap(), again.public_line().unwrap());
         assert!(key.public_line().unwrap().starts_with("ssh-ed25519 AAAA"));
         assert_eq!(key.public_line().unwrap().split(' ').count(), 2);
-        assert_eq!(std::fs::metadata(key.path()).unwrap().mode() & 0o777, 0o600);
-        let directory = key.path().parent().unwrap();
+        let path = state.path().join("ssh/id_ed25519");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let directory = path.parent().unwrap();
         assert_eq!(std::fs::metadata(directory).unwrap().mode() & 0o777, 0o700);
         let public = std::fs::read_to_string(directory.join("id_ed25519.pub")).unwrap();
         assert!(public.starts_with(&key.public_line().unwrap()));

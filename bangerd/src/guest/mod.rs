@@ -3,6 +3,8 @@
 pub(crate) mod agent;
 mod error;
 pub(crate) mod exec;
+#[cfg(test)]
+mod fake;
 pub(crate) mod keys;
 pub(crate) mod known_hosts;
 mod quote;

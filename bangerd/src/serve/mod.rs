@@ -219,7 +219,7 @@ async fn give_name_back(bus: &Bus, connection: &Connection) {
 async fn retake_name(connection: &Connection) {
     let flags = zbus::fdo::RequestNameFlags::DO_NOT_QUEUE;
     if let Err(error) = connection
-        .request_name_with_flags(banger_bus::SERVICE, flags.into())
+        .request_name_with_flags(banger_bus::SERVICE, flags)
         .await
     {
         tracing::warn!(%error, "Lost the name on the session bus");
