@@ -12,8 +12,9 @@ use russh_sftp::protocol::{
 use russh_sftp::server::{Handler, StatusReply};
 use tokio::sync::oneshot;
 
+use super::attributes;
 use super::extensions::{Answer, OFFERED, answer};
-use super::{attributes, files::Handles};
+use super::files::{Entry, Handles};
 
 type Reply<T> = Result<T, Refused>;
 
@@ -74,6 +75,22 @@ fn named(id: u32, name: impl Into<String>) -> Name {
         id,
         files: vec![File::dummy(name)],
     }
+}
+
+/// An entry with its line as `ls -l` has it; the library tells directories and files apart only.
+fn listed(entry: Entry) -> File {
+    let letter = match entry.attributes.permissions.unwrap_or_default() & 0o170_000 {
+        0o120_000 => "l",
+        0o020_000 => "c",
+        0o060_000 => "b",
+        0o010_000 => "p",
+        0o140_000 => "s",
+        0o040_000 => "d",
+        _ => "-",
+    };
+    let mut file = File::new(entry.name, entry.attributes);
+    file.longname.replace_range(..1, letter);
+    file
 }
 
 /// An absolute path; what does not exist yet has one too.
@@ -178,9 +195,7 @@ impl Handler for Server {
         let files = entries.into_iter();
         Ok(Name {
             id,
-            files: files
-                .map(|entry| File::new(entry.name, entry.attributes))
-                .collect(),
+            files: files.map(listed).collect(),
         })
     }
 
@@ -248,6 +263,20 @@ mod tests {
         assert_eq!(real_path(&name(&missing)).unwrap(), name(&missing));
         assert!(real_path(&name(&base.join("no/such"))).is_err());
         assert!(Path::new(&real_path("").unwrap()).is_absolute());
+    }
+
+    #[test]
+    fn a_link_is_listed_as_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("x", &link).unwrap();
+        let attributes = attributes::of(&fs::symlink_metadata(&link).unwrap());
+        let name = "link".to_owned();
+        let line = listed(Entry { name, attributes }).longname;
+        assert!(
+            line.starts_with("lrwxrwxrwx ") && line.ends_with(" link"),
+            "{line}"
+        );
     }
 
     #[test]
