@@ -19,11 +19,13 @@ pub struct Audit {
 impl Audit {
     /// Looks at a rig. Reads only.
     pub fn take(rig: &Rig) -> Self {
+        processes::wait_for_probes(rig.dir());
         Self::of(rig, &processes::of_rig(rig.dir()))
     }
 
     /// The same, for tests in which daemons come and go.
     pub fn take_without_daemon(rig: &Rig) -> Self {
+        processes::wait_for_probes(rig.dir());
         let daemons = rig.pids("bangerd");
         let mut owned = processes::of_rig(rig.dir());
         owned.retain(|process| !daemons.contains(&process.pid));

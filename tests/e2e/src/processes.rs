@@ -53,6 +53,19 @@ pub(crate) fn kill_all(dir: &Path) {
     }
 }
 
+/// Waits for probes of KVM to end: each has a limit of its own, and outlives a daemon that is
+/// killed by as much.
+pub(crate) fn wait_for_probes(dir: &Path) {
+    for process in of_rig(dir)
+        .iter()
+        .filter(|process| process.command.ends_with(" kvm-probe"))
+    {
+        if let Some(Ok(pidfd)) = Pid::from_raw(process.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            wait(&pidfd);
+        }
+    }
+}
+
 /// Ends one process; false when it is still there after the limit.
 pub(crate) fn kill(pid: i32) -> bool {
     let Some(Ok(pidfd)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {

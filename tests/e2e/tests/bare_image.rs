@@ -175,8 +175,14 @@ async fn only_keys_are_accepted(ssh: &Ssh<'_>) {
 }
 
 impl Ssh<'_> {
+    /// All of them, with the pinned keys.
     fn options(&self, program: &str, port: &str) -> Vec<String> {
-        self.options_with(&self.rig.dirs().ssh_key(), program, port)
+        let mut words = self.options_with(&self.rig.dirs().ssh_key(), program, port);
+        words.push(format!(
+            "-oUserKnownHostsFile={}",
+            self.rig.dirs().known_hosts().display()
+        ));
+        words
     }
 
     fn options_with(&self, key: &Path, program: &str, port: &str) -> Vec<String> {
