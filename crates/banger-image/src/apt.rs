@@ -18,6 +18,8 @@ use crate::store::make_dir;
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The architecture of guests, as Debian calls it.
 pub(crate) const ARCHITECTURE: &str = "amd64";
+/// What the lists of a suite, or a kernel's package, take at most.
+const LISTS: u64 = 128 << 20;
 /// apt says little about one package; more is not for us.
 const MAX_OUTPUT: u64 = 1 << 20;
 
@@ -180,7 +182,7 @@ impl Apt {
         };
         APT_GET
             .run(command, cancel, |_| {}, read)
-            .map_err(|error| no_space(error, dir))
+            .map_err(|error| no_space(error, dir, LISTS))
     }
 }
 
@@ -298,12 +300,12 @@ fn status_percent(line: &str) -> Option<f64> {
 }
 
 /// A tool that failed because of a full disk says so in words only.
-pub(crate) fn no_space(error: Error, dir: &Path) -> Error {
+pub(crate) fn no_space(error: Error, dir: &Path, needed: u64) -> Error {
     let full = |message: &str| message.contains(NO_SPACE) || message.contains("enough free space");
     match error {
         Error::Tool { message, .. } if full(&message) => Error::NoSpace {
             path: home(&dir.join("file")),
-            needed: 64 << 20,
+            needed,
             quota: false,
         },
         other => other,
@@ -357,10 +359,10 @@ mod tests {
         };
         let dir = Path::new("/x");
         assert!(matches!(
-            no_space(tool("E: Write error (28: No space left on device)"), dir),
-            Error::NoSpace { .. }
+            no_space(tool("E: Write error (28: No space left on device)"), dir, 7),
+            Error::NoSpace { needed: 7, .. }
         ));
-        assert!(matches!(no_space(tool("E: no"), dir), Error::Tool { .. }));
+        assert!(matches!(no_space(tool("E: no"), dir, 7), Error::Tool { .. }));
     }
 
     #[test]

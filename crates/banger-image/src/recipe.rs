@@ -18,12 +18,14 @@ use crate::store::{self, Build};
 
 /// What `mmdebstrap` does at the end, in the new root, which is `$1`. What makes a machine
 /// itself comes from its owner at every boot, and must not be shared by all of an image.
-const HOOKS: [&str; 4] = [
+const HOOKS: [&str; 5] = [
     r#"rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/resolv.conf "$1"/etc/hostname"#,
     // Empty, not missing: systemd then takes the boot for none of the first ones.
     r#": > "$1"/etc/machine-id; rm -f "$1"/var/lib/dbus/machine-id"#,
     r#"echo LANG=C.UTF-8 > "$1"/etc/default/locale"#,
     r#"chroot "$1" apt-get clean"#,
+    // Safe io is for disks that survive a crash; the guest's disk is one again.
+    r#"sed -i /^force-unsafe-io/d "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap"#,
 ];
 /// What a slim image is built without.
 const SLIM: [&str; 6] = [
@@ -126,7 +128,8 @@ fn command(recipe: &Recipe, mirrors: &Mirrors, mode: Mode, scratch: &Scratch) ->
         .arg(format!("--architectures={ARCHITECTURE}"))
         .arg(format!("--include={}", packages.join(",")))
         .arg("--aptopt=Acquire::Languages \"none\"")
-        .arg("--aptopt=Acquire::Retries \"3\"");
+        .arg("--aptopt=Acquire::Retries \"3\"")
+        .arg("--dpkgopt=force-unsafe-io");
     if recipe.slim {
         command.args(SLIM.map(|option| format!("--dpkgopt={option}")));
     }
@@ -183,13 +186,10 @@ impl Scratch {
         store::remove_tree(&self.dir).map_err(Error::io("remove", &self.dir))
     }
 
+    /// A tool's own full disk is this one; the writer's has its figures already.
     fn explain(&self, error: Error) -> Error {
-        match apt::no_space(error, &self.dir) {
-            Error::NoSpace { path, quota, needed } => Error::NoSpace {
-                path,
-                quota,
-                needed: needed.max(SCRATCH),
-            },
+        match error {
+            Error::Tool { .. } => apt::no_space(error, &self.dir, SCRATCH),
             other => other,
         }
     }

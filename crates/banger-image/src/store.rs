@@ -4,13 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with, syncfs};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::process::MMDEBSTRAP;
+use crate::progress::Cancel;
 
 pub(crate) const PREFIX: &str = ".tmp-";
 const LOCK: &str = ".lock";
@@ -175,20 +176,44 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     }
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            _ = Command::new("mmdebstrap")
-                .args(["--unshare-helper", "rm", "-rf", "--"])
-                .arg(dir)
-                .stdin(std::process::Stdio::null())
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .status();
-            match fs::remove_dir_all(dir) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            }
+            empty_foreign(dir)?;
+            fs::remove_dir_all(dir)
         }
         other => other,
     }
+}
+
+/// Empties directories of the user's subordinate ids, which only root of a user namespace
+/// can. They themselves lie in directories of the user, and are the user's to remove.
+fn empty_foreign(dir: &Path) -> io::Result<()> {
+    let mut foreign = Vec::new();
+    find_foreign(dir, &mut foreign)?;
+    let mut helper = MMDEBSTRAP.command().map_err(io::Error::other)?;
+    helper
+        .args(["--unshare-helper", "find"])
+        .args(foreign)
+        .args(["-xdev", "-mindepth", "1", "-delete"])
+        .current_dir("/");
+    MMDEBSTRAP
+        .output(helper, &Cancel::new(), 0)
+        .map_err(io::Error::other)?;
+    Ok(())
+}
+
+fn find_foreign(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if !metadata.is_dir() {
+            continue;
+        }
+        if metadata.uid() == rustix::process::geteuid().as_raw() {
+            find_foreign(&entry.path(), found)?;
+        } else {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// Whether something is mounted below a directory (proc(5), mountinfo).
