@@ -178,28 +178,7 @@ async fn guests_outlive_the_daemon_and_their_own_deaths_are_told() {
     assert_eq!(info.stop_reason, "guest-poweroff");
     assert!(rig.pids("qemu-system-x86_64").is_empty());
 
-    // A panic of the guest's kernel: told, or booted again; never "running" and dead.
     rig.banger(["vm", "start", "a"]).await.ok();
-    let ready = rig.show("a").await["ready_us"].as_u64().unwrap();
-    rig.banger([
-        "vm",
-        "exec",
-        "a",
-        "--",
-        "sh",
-        "-c",
-        "echo c > /proc/sysrq-trigger",
-    ])
-    .await;
-    let settled =
-        |vm: &banger_bus::VmInfo| vm.state == "stopped" || (vm.state == "running" && vm.ready_us > ready);
-    let info = rig.wait_for("a", "settled", settled).await;
-    if info.state == "stopped" {
-        assert_eq!(info.stop_reason, "guest-panic");
-        rig.banger(["vm", "start", "a"]).await.ok();
-    }
-    let log = rig.banger(["vm", "logs", "a"]).await.ok().text();
-    assert!(log.contains("Kernel panic"), "{log}");
 
     // QEMU dies.
     rig.kill(rig.pids("qemu-system-x86_64")[0]).await;
@@ -218,4 +197,38 @@ async fn guests_outlive_the_daemon_and_their_own_deaths_are_told() {
     rig.banger(["vm", "exec", "a", "--", "true"]).await.ok();
     rig.banger(["vm", "delete", "-f", "a"]).await.ok();
     assert!(rig.pids("qemu-system-x86_64").is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_of_the_guests_kernel_is_told_to_whoever_waits() {
+    let Some(rig) = Rig::new(Content::Bare).await else {
+        return;
+    };
+    rig.create_bare("a").await;
+    let ready = rig.show("a").await["ready_us"].as_u64().unwrap();
+    let crash = rig
+        .command([
+            "vm",
+            "exec",
+            "a",
+            "--",
+            "sh",
+            "-c",
+            "echo c > /proc/sysrq-trigger",
+        ])
+        .spawn()
+        .unwrap();
+    // Ended, or booted again; never "running" and dead.
+    let settled =
+        |vm: &banger_bus::VmInfo| vm.state == "stopped" || (vm.state == "running" && vm.ready_us > ready);
+    let info = rig.wait_for("a", "settled", settled).await;
+    if info.state == "stopped" {
+        assert_eq!(info.stop_reason, "guest-panic");
+    } else {
+        rig.banger(["vm", "exec", "a", "--", "true"]).await.ok();
+    }
+    let log = rig.banger(["vm", "logs", "a"]).await.ok().text();
+    assert!(log.contains("Kernel panic"), "{log}");
+    // The command went with its kernel, and its caller does not wait for ever.
+    rig.wait("vm exec in a guest that panics", crash).await.exits(125);
 }
