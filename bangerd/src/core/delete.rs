@@ -58,11 +58,7 @@ impl Vm {
             ending: Ending::Killed(StopReason::Killed, "It was deleted".to_owned()),
             ..Run::new(self, &silent)
         };
-        if self.machine().is_some() {
-            run.end_vmm().await?;
-        }
-        fail_point!("delete.ended");
-        let deleted = run.reach(Desired::Absent).await;
+        let deleted = self.take_apart(&run).await;
         if let Err(e) = &deleted {
             self.change(|record| record.state_detail.clone_from(&e.message))
                 .noted()
@@ -71,6 +67,14 @@ impl Vm {
         deleted?;
         fail_point!("delete.done");
         Ok(())
+    }
+
+    async fn take_apart(self: &Arc<Self>, run: &Run<'_>) -> Result<(), Error> {
+        if self.machine().is_some() {
+            run.end_vmm().await?;
+        }
+        fail_point!("delete.ended");
+        run.reach(Desired::Absent).await
     }
 }
 

@@ -164,6 +164,10 @@ fn find_process(row: &VmRecord) -> Option<Pidfd> {
 fn adopt(vm: &Arc<Vm>, process: Pidfd) {
     tracing::info!(vm = %vm.name(), pid = process.pid(), "Found a running VM again");
     let machine = Machine::new(process);
+    if vm.state() == VmState::Stopping {
+        // The earlier daemon had asked the guest.
+        machine.will_end(StopReason::Requested, "");
+    }
     vm.set_machine(Some(machine.clone()));
     machine::spawn_watch(vm, machine, true);
 }
