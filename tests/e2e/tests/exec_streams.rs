@@ -5,6 +5,9 @@ use std::time::Duration;
 use banger_e2e::{BARE, Content, Pty, Rig, finished};
 use rustix::process::{Pid, Signal, kill_process};
 
+/// busybox's shell ends its prompt by asking the terminal where the cursor is.
+const PROMPT: &str = "# \x1b[6n";
+
 #[tokio::test]
 async fn streams_are_binary_clean_and_apart() {
     let Some(rig) = Rig::new(Content::Bare).await else {
@@ -71,21 +74,32 @@ async fn a_terminal_has_its_size_and_its_keys() {
     };
     rig.create_bare("a").await;
 
-    let mut pty = Pty::spawn(&rig.command(["vm", "exec", "a", "-t", "--", "sh"]), 91, 33);
-    pty.send(b"stty size; tty >/dev/null && echo is-a-t''ty\n");
+    let script = "stty size; tty >/dev/null && echo is-a-t''ty
+        trap 'echo now $(stty size)' WINCH; echo rea''dy; while :; do sleep 1; done";
+    let mut pty = Pty::spawn(
+        &rig.command(["vm", "exec", "a", "-t", "--", "sh", "-c", script]),
+        91,
+        33,
+    );
     pty.expect("33 91").await;
     pty.expect("is-a-tty").await;
-    pty.send(b"trap 'echo now $(stty size)' WINCH; echo rea''dy\n");
     pty.expect("ready").await;
     pty.resize(120, 40);
     pty.expect("now 40 120").await;
     // Ctrl-C reaches the guest's process and not banger.
-    pty.send(b"sleep 1000\n");
-    pty.expect("sleep 1000").await;
     pty.send(b"\x03");
-    pty.send(b"echo status $?\n");
+    let (status, rest) = pty.finish().await;
+    assert_eq!(status, 130, "{rest}");
+
+    // A shell, and a command of it that is interrupted.
+    let mut pty = Pty::spawn(&rig.command(["vm", "exec", "a", "-t", "--", "sh"]), 80, 24);
+    pty.expect(PROMPT).await;
+    pty.send(b"echo wait''ing; sleep 1000\n");
+    pty.expect("waiting").await;
+    pty.send(b"\x03");
+    pty.expect(PROMPT).await;
+    pty.send(b"echo status $?; exit 5\n");
     pty.expect("status 130").await;
-    pty.send(b"exit 5\n");
     let (status, rest) = pty.finish().await;
     assert_eq!(status, 5, "{rest}");
 }
@@ -125,9 +139,9 @@ async fn an_interactive_run_leaves_the_vm_and_says_so() {
     command.args(["--memory", "256M", "--vcpu", "1"]);
     let mut pty = Pty::spawn(&command, 80, 24);
     pty.expect("spec: 1 vcpu").await;
-    pty.expect("#").await;
-    pty.send(b"hostname; exit\n");
-    pty.expect("shell").await;
+    pty.expect(PROMPT).await;
+    pty.send(b"echo I am $(hostname); exit\n");
+    pty.expect("I am shell").await;
     pty.expect("The VM shell still runs").await;
     pty.expect("banger vm stop shell").await;
     let (status, rest) = pty.finish().await;
