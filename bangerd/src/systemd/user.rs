@@ -82,7 +82,7 @@ impl UserManager {
         {
             Ok(job) => job,
             // Before 255 systemd does not know PIDFDs.
-            Err(zbus::Error::MethodError(..)) => {
+            Err(e) if is_answer(&e) => {
                 let properties = self.properties(scope, false);
                 self.manager
                     .start_transient_unit(unit, "fail", &properties, &[])
@@ -148,7 +148,7 @@ impl UserManager {
         let mut removed = self.manager.receive_unit_removed_with_args(&[(0, unit)]).await?;
         match self.manager.get_unit(unit).await {
             Ok(_) => {}
-            Err(zbus::Error::MethodError(..)) => return Ok(()),
+            Err(e) if is_answer(&e) => return Ok(()),
             Err(e) => return Err(e),
         }
         removed.next().await;
@@ -173,6 +173,11 @@ impl UserManager {
             tracing::debug!(unit, error = %e, "A scope was not killed");
         }
     }
+}
+
+/// Whether an error is systemd's own, and not one of the way to it.
+fn is_answer(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(..) | zbus::Error::FDO(_))
 }
 
 /// The guest's memory, and room for QEMU: 256 MiB and a sixteenth of the guest's for itself,
