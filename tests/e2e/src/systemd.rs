@@ -119,6 +119,9 @@ impl Machine {
             mkdir -p "$home/.local" "$home/.cache"
             cp -a --sparse=always "$3/d" "$home/.local/share"
             cp -a "$3/k/." "$home/.cache/"
+            cp --sparse=always "$3/bare.ext4" "$home/"
+            # The image is a file of whoever made the store: here it is the user's own.
+            sed -i "s|$3/bare.ext4|$home/bare.ext4|" "$home"/.local/share/banger/images/*/*.json
             chown -R "$1:" "$home"
             loginctl enable-linger "$1"
             systemctl start "user@$2.service""#;
