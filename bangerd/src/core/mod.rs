@@ -25,6 +25,8 @@ pub(crate) mod start;
 mod steps;
 pub(crate) mod stop;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vm;
 
 use std::sync::Arc;

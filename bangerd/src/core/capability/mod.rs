@@ -132,16 +132,6 @@ pub(crate) trait Capability: Send + Sync {
 }
 
 impl Kind {
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Directory,
-        Self::Keys,
-        Self::Disk,
-        Self::Boot,
-        Self::Console,
-        Self::Network,
-        Self::Channels,
-    ];
     /// The lasting parts: what stands together is made side by side, each row needs those before.
     pub(crate) const MAKE: &'static [&'static [Self]] = &[&[Self::Directory], &[Self::Keys, Self::Disk]];
     /// The parts of a run, the same way.
