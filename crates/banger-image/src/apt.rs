@@ -225,6 +225,8 @@ fn configuration(root: &Path, cancel: &Cancel) -> Result<String> {
          APT::Architectures \"{ARCHITECTURE}\";\n\
          APT::Update::Error-Mode \"any\";\n\
          Acquire::Languages \"none\";\n\
+         Acquire::GzipIndexes \"true\";\n\
+         Dir::Cache::srcpkgcache \"\";\n\
          Acquire::Retries \"3\";\n\
          Acquire::AllowInsecureRepositories \"false\";\n"
     );
