@@ -19,18 +19,13 @@ use crate::jobs::no_object;
 /// The manager on the bus.
 pub(crate) struct Manager {
     services: Arc<Services>,
-    /// The VMs, or why they cannot be told.
-    core: Result<Arc<Core>>,
+    core: Arc<Core>,
     dirs: Dirs,
 }
 
 impl Manager {
-    pub(crate) fn new(services: Arc<Services>, core: Result<Arc<Core>>, dirs: Dirs) -> Self {
+    pub(crate) fn new(services: Arc<Services>, core: Arc<Core>, dirs: Dirs) -> Self {
         Self { services, core, dirs }
-    }
-
-    fn core(&self) -> Result<Arc<Core>> {
-        self.core.clone()
     }
 }
 
@@ -49,7 +44,7 @@ impl ManagerApi for Manager {
     }
 
     async fn create_vm(&self, caller: Caller, name: String, options: CreateOptions) -> Result<JobPath> {
-        let core = self.core()?;
+        let core = self.core.clone();
         let config = self.services.config.read()?;
         self.services.key()?;
         let request = request(&name, &options, &config)?;
@@ -75,7 +70,7 @@ impl ManagerApi for Manager {
     }
 
     async fn look_up_vm(&self, name: String) -> Result<OwnedObjectPath> {
-        let vm = self.core()?.look_up(&name)?;
+        let vm = self.core.look_up(&name)?;
         Ok(path::vm(&vm.id().to_string()))
     }
 

@@ -61,6 +61,7 @@ impl Bus {
             state.tell(path, news);
         }
         drop(state);
+        self.0.idle.touch();
         self.0.idle.look_again();
     }
 
@@ -178,6 +179,11 @@ impl Bus {
         (number, objects)
     }
 
+    /// Whether somebody is connected to the private socket.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.lock().peers.values().any(Peer::is_private)
+    }
+
     /// How many connections are served.
     #[cfg(test)]
     pub(super) fn clients(&self) -> usize {
@@ -187,6 +193,8 @@ impl Bus {
     pub(super) fn leave(&self, number: u64) {
         self.lock().peers.remove(&number);
         self.0.departure.notify_one();
+        self.0.idle.touch();
+        self.0.idle.look_again();
     }
 
     fn add(&self, path: &OwnedObjectPath, object: Object) {

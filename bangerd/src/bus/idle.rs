@@ -30,15 +30,14 @@ impl Idle {
         self.again.notify_one();
     }
 
-    /// Resolves when nothing was said for `quiet` and nothing keeps the daemon busy. For one
-    /// waiter.
-    pub(crate) async fn reached(&self, quiet: Duration, is_busy: impl Fn() -> bool) {
+    /// Resolves when nothing was said for as long as `quiet` wants; while it wants nothing the
+    /// daemon is busy. For one waiter.
+    pub(crate) async fn reached(&self, quiet: impl Fn() -> Option<Duration>) {
         loop {
-            if is_busy() {
+            let Some(due) = quiet().map(|quiet| self.last() + quiet) else {
                 self.again.notified().await;
                 continue;
-            }
-            let due = self.last() + quiet;
+            };
             if Instant::now() >= due {
                 return;
             }
@@ -47,6 +46,11 @@ impl Idle {
                 () = self.again.notified() => {}
             }
         }
+    }
+
+    /// Whether [`Idle::reached`] would resolve at once.
+    pub(crate) fn is_reached(&self, quiet: impl Fn() -> Option<Duration>) -> bool {
+        quiet().is_some_and(|quiet| Instant::now() >= self.last() + quiet)
     }
 
     fn last(&self) -> Instant {
@@ -75,7 +79,10 @@ mod tests {
             tokio::time::advance(Duration::from_secs(30)).await;
             idle.touch();
         };
-        tokio::join!(idle.reached(quiet, || busy.load(Ordering::Relaxed)), story);
+        let wanted = || (!busy.load(Ordering::Relaxed)).then_some(quiet);
+        assert!(!idle.is_reached(wanted));
+        tokio::join!(idle.reached(wanted), story);
+        assert!(idle.is_reached(wanted));
         assert_eq!(begin.elapsed().as_secs(), 190);
     }
 }

@@ -31,6 +31,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Whether it is a client of the private socket.
+    pub(super) fn is_private(&self) -> bool {
+        self.guid.is_some()
+    }
+
     /// Whether this is the connection that the caller uses.
     pub(super) fn is_of(&self, caller: &Caller) -> bool {
         let guid = caller.connection().server_guid();
@@ -58,7 +63,8 @@ impl Peer {
 
 impl Bus {
     /// Serves one client of the private socket until he leaves. The caller has checked who he is.
-    pub(crate) async fn serve_client(&self, stream: UnixStream) {
+    /// He counts from this call on, before what it returns is awaited.
+    pub(crate) fn serve_client(&self, stream: UnixStream) -> impl Future<Output = ()> + Send + use<> {
         self.idle().touch();
         let guid = Guid::generate();
         let (queue, events) = mpsc::channel(MAX_QUEUED);
@@ -69,14 +75,16 @@ impl Bus {
         };
         let builder = Builder::unix_stream(stream).server(guid).p2p();
         let (number, objects) = self.join(peer);
-        match timeout(HANDSHAKE, self.build(builder, objects)).await {
-            Ok(Ok(connection)) => self.follow(connection, events).await,
-            // Also when somebody connects only to see whether a daemon is there.
-            Ok(Err(error)) => tracing::debug!(%error, "A client did not connect"),
-            Err(_) => tracing::debug!("A client took too long to connect"),
+        let bus = self.clone();
+        async move {
+            match timeout(HANDSHAKE, bus.build(builder, objects)).await {
+                Ok(Ok(connection)) => bus.follow(connection, events).await,
+                // Also when somebody connects only to see whether a daemon is there.
+                Ok(Err(error)) => tracing::debug!(%error, "A client did not connect"),
+                Err(_) => tracing::debug!("A client took too long to connect"),
+            }
+            bus.leave(number);
         }
-        self.leave(number);
-        self.idle().touch();
     }
 
     /// Shows everything on the session bus and takes the daemon's name there. Returns what runs

@@ -210,10 +210,7 @@ async fn a_client_that_does_not_read_holds_up_nobody() {
     // One that introduces itself and then reads no more.
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut silent = theirs.try_clone().unwrap();
-    tokio::spawn({
-        let bus = bus.clone();
-        async move { bus.serve_client(ours).await }
-    });
+    tokio::spawn(bus.serve_client(ours));
     let deaf = Builder::unix_stream(theirs)
         .p2p()
         .max_queued(1.try_into().unwrap())

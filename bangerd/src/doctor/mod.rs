@@ -23,7 +23,11 @@ pub(crate) fn run(json: bool, strict: bool) -> ExitCode {
         Ok(runtime) => runtime.block_on(examine()),
         Err(error) => {
             let mut report = Report::default();
-            report.failure("runtime", format!("Cannot start: {error}"), "");
+            report.failure(
+                "runtime",
+                format!("Cannot start: {error}"),
+                "Free memory or descriptors, and try again.",
+            );
             report
         }
     };

@@ -82,7 +82,11 @@ pub(super) fn guest_program(report: &mut Report) {
         Err(error) => {
             let mut lines = error.message.lines();
             let message = lines.next().unwrap_or_default().to_owned();
-            report.failure("guest-program", message, lines.next().unwrap_or_default());
+            report.failure(
+                "guest-program",
+                message,
+                lines.next().unwrap_or("Install banger as a whole."),
+            );
         }
     }
 }

@@ -14,6 +14,10 @@ use crate::core::error::chain;
 
 /// Less free space than this is worth a word: an image and a kernel take about that.
 const LITTLE_SPACE: u64 = 4 << 30;
+/// What to do about a place that cannot be looked at.
+const LOOK: &str = "See who owns it and what its mode is, with ls -ld, and make it yours.";
+/// What to do about a database that cannot be used.
+const DATABASE: &str = "Update banger if a newer one made it; else move it away, and banger makes a new one.";
 /// Types of file systems by their magic numbers (statfs(2)), and whether they can share blocks
 /// between files. XFS can where it was made so, as mkfs.xfs does since 2019.
 const FILE_SYSTEMS: [(i64, &str, bool); 8] = [
@@ -51,7 +55,7 @@ fn permissions(report: &mut Report, name: &str, directory: &Path, readable: bool
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             report.info(name, format!("{shown} is not there yet"));
         }
-        Err(error) => report.failure(name, format!("Cannot look at {shown}: {error}"), ""),
+        Err(error) => report.failure(name, format!("Cannot look at {shown}: {error}"), LOOK),
         Ok(meta) if !meta.is_dir() => {
             report.failure(name, format!("{shown} is not a directory"), "Move it away.");
         }
@@ -92,7 +96,7 @@ fn space(report: &mut Report, name: &str, directory: &Path) {
                 report.ok(name, message);
             }
         }
-        Err(error) => report.warning(name, format!("Cannot look at {}: {error}", place.display()), ""),
+        Err(error) => report.warning(name, format!("Cannot look at {}: {error}", place.display()), LOOK),
     }
 }
 
@@ -130,7 +134,7 @@ pub(super) fn database(report: &mut Report, dirs: &Dirs) {
         Ok(Some(store)) => store,
         Ok(None) => return report.info("database", "Not there yet"),
         Err(error) => {
-            report.failure("database", chain(&error), "");
+            report.failure("database", chain(&error), DATABASE);
             return report.detail(path.display().to_string());
         }
     };
@@ -144,7 +148,7 @@ pub(super) fn database(report: &mut Report, dirs: &Dirs) {
             );
             return report.detail(path.display().to_string());
         }
-        Err(error) => return report.failure("database", chain(&error), ""),
+        Err(error) => return report.failure("database", chain(&error), DATABASE),
     }
     match store.vms() {
         Ok(vms) => report.ok(
@@ -154,7 +158,7 @@ pub(super) fn database(report: &mut Report, dirs: &Dirs) {
                 vms.len()
             ),
         ),
-        Err(error) => report.failure("database", chain(&error), ""),
+        Err(error) => report.failure("database", chain(&error), DATABASE),
     }
     report.detail(path.display().to_string());
 }
@@ -179,7 +183,7 @@ pub(super) fn stores(report: &mut Report, dirs: &Dirs) {
         match found {
             Ok(names) if names.is_empty() => report.add(name, Status::Info, "None yet", pull),
             Ok(names) => report.ok(name, names),
-            Err(error) => report.failure(name, chain(&error), ""),
+            Err(error) => report.failure(name, chain(&error), LOOK),
         }
     }
 }

@@ -44,7 +44,11 @@ pub(super) async fn check(report: &mut Report) {
             report.detail(address);
         }
         Err(_) => {
-            report.warning("session-bus", "Does not answer in time", "");
+            report.warning(
+                "session-bus",
+                "Does not answer in time",
+                "Unset DBUS_SESSION_BUS_ADDRESS where there is no bus; the private socket is used meanwhile.",
+            );
             report.detail(address);
         }
     }

@@ -24,6 +24,8 @@ pub(super) enum Error {
     StartLock(PathBuf),
     #[error("The descriptor that was passed is not a socket that listens")]
     NotListening,
+    #[error("{0}")]
+    Core(banger_bus::Error),
     #[error("Cannot start the runtime")]
     Runtime(#[source] io::Error),
 }

@@ -4,6 +4,7 @@ mod error;
 mod lock;
 mod socket;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ use socket::Socket;
 
 /// How long nobody must have needed the daemon until it leaves.
 const IDLE: Duration = Duration::from_secs(60);
-/// The same when it cannot work: a better state counts from the next start on.
-const IDLE_UNUSABLE: Duration = Duration::from_secs(2);
+/// How long the daemon stays for what it does by itself, before it looks again.
+const AFTERMATH: Duration = Duration::from_secs(1);
 /// How long the session bus may take to answer.
 const SESSION_BUS: Duration = Duration::from_secs(5);
 /// Quiet on the session bus after the name was given back: late calls are answered by then.
@@ -71,8 +72,15 @@ async fn serve(passed: Option<std::os::fd::OwnedFd>) -> Result<()> {
     let bus = Bus::new();
     let session = session_bus().await;
     let services = open_services(&dirs, &bus).await?;
-    let core = open_core(&dirs, &services, session.clone()).await;
-    let quiet = if core.is_ok() { idle_time() } else { IDLE_UNUSABLE };
+    let core = match open_core(&dirs, &services, session.clone()).await {
+        Ok(core) => core,
+        Err(error) => {
+            // Without its VMs it would show an owner who has none.
+            let _start = StartLock::take(&dirs).await.ok();
+            socket.remove();
+            return Err(Error::Core(error));
+        }
+    };
     let manager = Manager::new(services.clone(), core.clone(), dirs.clone());
     bus.manage(Arc::new(manager));
     if let Some(connection) = &session {
@@ -80,7 +88,15 @@ async fn serve(passed: Option<std::os::fd::OwnedFd>) -> Result<()> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %dirs.socket().display(), "Serving");
 
-    let is_busy = || bus.is_busy() || core.as_ref().is_ok_and(|core| core.is_busy());
+    let quiet = idle_time();
+    let aftermath = Cell::new(Duration::ZERO);
+    let wanted = || {
+        if bus.is_busy() {
+            return None;
+        }
+        // A client that is connected may be about to say something, but not for ever.
+        Some(quiet.max(if bus.has_clients() { IDLE } else { aftermath.get() }))
+    };
     loop {
         tokio::select! {
             () = socket.serve(&bus) => {}
@@ -92,22 +108,30 @@ async fn serve(passed: Option<std::os::fd::OwnedFd>) -> Result<()> {
                 drop(daemon);
                 return Ok(());
             }
-            () = bus.idle().reached(quiet, is_busy) => {}
+            () = bus.idle().reached(wanted) => {}
         }
         let Ok(start) = StartLock::take(&dirs).await else {
             continue;
         };
+        // Somebody may have come while the lock was waited for.
+        if !bus.idle().is_reached(wanted) {
+            continue;
+        }
+        // What follows a VMM's own end is nobody's job, and its end is not told.
+        if core.is_busy() {
+            bus.idle().touch();
+            aftermath.set(AFTERMATH);
+            continue;
+        }
         if let Some(connection) = &session {
             give_name_back(&bus, connection).await;
         }
         // A call that came last may have begun something.
-        if is_busy() {
-            if let Some(connection) = &session {
-                retake_name(connection).await;
-            }
-            continue;
-        }
-        match socket.close(&bus, &start) {
+        let closed = match wanted() {
+            Some(_) => socket.close(&bus, &start),
+            None => Err(socket),
+        };
+        match closed {
             Ok(()) => {
                 tracing::info!("Nobody needs the daemon: leaving");
                 // In this order: who gets the start lock finds the daemon's lock free.
@@ -151,18 +175,13 @@ async fn open_core(
         sources: Arc::new(Stores::new(dirs)),
         launcher: Launcher::this_program(),
     };
-    let core = Core::open(settings, Arc::new(Publisher(services.clone()))).await;
-    match &core {
-        Ok(core) => {
-            let keys = core.vms().into_iter().map(|vm| (vm.id(), vm.info().host_key));
-            let keys: Vec<_> = keys.filter(|(_, key)| !key.is_empty()).collect();
-            if let Err(error) = services.known_hosts.reset(keys) {
-                tracing::warn!(%error, "ssh will not know the guests");
-            }
-        }
-        Err(error) => tracing::error!(%error, "The VMs cannot be managed"),
+    let core = Core::open(settings, Arc::new(Publisher(services.clone()))).await?;
+    let keys = core.vms().into_iter().map(|vm| (vm.id(), vm.info().host_key));
+    let keys: Vec<_> = keys.filter(|(_, key)| !key.is_empty()).collect();
+    if let Err(error) = services.known_hosts.reset(keys) {
+        tracing::warn!(%error, "ssh will not know the guests");
     }
-    core
+    Ok(core)
 }
 
 /// The session bus, where there is one.
@@ -213,7 +232,8 @@ async fn take_name(bus: &Bus, connection: Connection) {
 async fn give_name_back(bus: &Bus, connection: &Connection) {
     // An error says that the bus is gone, and no call comes from it.
     let _ = connection.release_name(banger_bus::SERVICE).await;
-    bus.idle().reached(LATE_CALLS, || false).await;
+    bus.idle().touch();
+    bus.idle().reached(|| Some(LATE_CALLS)).await;
 }
 
 async fn retake_name(connection: &Connection) {

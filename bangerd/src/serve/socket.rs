@@ -93,8 +93,7 @@ impl Socket {
 fn welcome(bus: &Bus, stream: StdStream) {
     match socket_peercred(&stream) {
         Ok(peer) if peer.uid == geteuid() => {
-            let bus = bus.clone();
-            tokio::spawn(async move { bus.serve_client(stream).await });
+            tokio::spawn(bus.serve_client(stream));
         }
         Ok(peer) => tracing::warn!(uid = peer.uid.as_raw(), "Refused a client of another user"),
         Err(error) => tracing::debug!(%error, "Lost a client"),
