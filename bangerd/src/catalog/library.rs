@@ -9,11 +9,15 @@ use banger_bus::api::{Caller, JobPath};
 use banger_bus::{
     Error, ErrorKind, ImportKernelOptions, JobOutcome, PullOptions, RegisterOptions, Result, path,
 };
+use banger_image::Cancel;
 use banger_image::image::{self, Image, ImageKernel, Register};
 use banger_image::kernel::{self, Import, Kernel};
-use banger_image::{Cancel, Mirrors};
 use banger_model::{Dirs, ImageName, KernelName};
 use zbus::OwnedObjectPath;
+
+mod fetch;
+
+use fetch::waiting;
 
 use super::error::{About, convert};
 use super::image::ImageEntry;
@@ -25,9 +29,6 @@ use crate::config::ConfigFile;
 use crate::core::progress::JobContext;
 use crate::core::sources::DEFAULT_KERNEL;
 use crate::jobs::{Jobs, no_object};
-
-/// Where Debian's security archive is, beside its main one.
-const SECURITY: &str = "-security";
 
 pub(crate) struct Library {
     dirs: Dirs,
@@ -309,104 +310,6 @@ impl Library {
         }
     }
 
-    /// Makes sure that an image is here, and the kernel that it asks for unless `own_kernel`
-    /// says that it will not be used. When somebody pulls it already, waits for him.
-    ///
-    /// # Errors
-    /// When it is neither here nor in the catalogue, or pulling fails.
-    pub(crate) async fn ensure_image(
-        self: &Arc<Self>,
-        ctx: &JobContext,
-        name: &ImageName,
-        own_kernel: bool,
-    ) -> Result<()> {
-        self.image_pulled(ctx, name, None, false).await?;
-        match self.kernel_of(name)? {
-            Some(kernel) if !own_kernel => self.ensure_kernel(ctx, &kernel).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes sure that a kernel is here, by its name or alias.
-    ///
-    /// # Errors
-    /// When it is neither here nor in the catalogue, or pulling fails.
-    pub(crate) async fn ensure_kernel(self: &Arc<Self>, ctx: &JobContext, name: &KernelName) -> Result<()> {
-        self.kernel_pulled(ctx, name, false).await.map(drop)
-    }
-
-    /// The kernel that an image asks for.
-    fn kernel_of(&self, name: &ImageName) -> Result<Option<KernelName>> {
-        let image = image::load(&self.dirs.images(), name).map_err(|error| convert(&error, About::Image))?;
-        Ok(match image.kernel {
-            ImageKernel::Reference(kernel) => Some(kernel),
-            ImageKernel::Files { .. } => None,
-        })
-    }
-
-    async fn image_pulled(
-        self: &Arc<Self>,
-        ctx: &JobContext,
-        name: &ImageName,
-        kernel: Option<&KernelName>,
-        force: bool,
-    ) -> Result<()> {
-        let images = self.dirs.images();
-        if !force && image::load(&images, name).is_ok() {
-            return Ok(());
-        }
-        let (_turn, waited) = self.turn(ctx, &format!("image {name}")).await?;
-        if (!force || waited) && image::load(&images, name).is_ok() {
-            return Ok(());
-        }
-        let dirs = self.dirs.clone();
-        let (mirrors, name, kernel) = (self.mirrors()?, name.clone(), kernel.cloned());
-        self.blocking(ctx, About::Image, move |ctx, cancel| {
-            let catalog = offers::read(&dirs)?;
-            let pull = image::Pull {
-                images: &images,
-                entry: catalog.image(&name)?,
-                kernel: kernel.as_ref(),
-                mirrors: &mirrors,
-            };
-            image::pull(&pull, ctx, cancel)
-        })
-        .await
-        .map(drop)
-    }
-
-    async fn kernel_pulled(
-        self: &Arc<Self>,
-        ctx: &JobContext,
-        name: &KernelName,
-        force: bool,
-    ) -> Result<KernelName> {
-        let kernels = self.dirs.kernels();
-        let here = |kernels: &Path| kernel::find(kernels, name).ok().map(|kernel| kernel.name);
-        if let Some(here) = here(&kernels).filter(|_| !force) {
-            return Ok(here);
-        }
-        let (_turn, waited) = self.turn(ctx, &format!("kernel {name}")).await?;
-        if let Some(here) = here(&kernels).filter(|_| !force || waited) {
-            return Ok(here);
-        }
-        let dirs = self.dirs.clone();
-        let (mirrors, name) = (self.mirrors()?, name.clone());
-        let kernel = self
-            .blocking(ctx, About::Kernel, move |ctx, cancel| {
-                let catalog = offers::read(&dirs)?;
-                let pull = kernel::Pull {
-                    kernels: &kernels,
-                    cache: &dirs.cache,
-                    entry: catalog.kernel(&name)?,
-                    mirrors: &mirrors,
-                };
-                kernel::pull(&pull, ctx, cancel)
-            })
-            .await?;
-        Ok(kernel.name)
-    }
-
     async fn registered(
         self: &Arc<Self>,
         ctx: &JobContext,
@@ -481,13 +384,6 @@ impl Library {
         .await
     }
 
-    async fn turn(&self, ctx: &JobContext, thing: &str) -> Result<(tokio::sync::OwnedMutexGuard<()>, bool)> {
-        tokio::select! {
-            turn = self.turns.take(thing, || waiting(ctx)) => Ok(turn),
-            () = ctx.cancelled() => Err(crate::core::progress::cancelled()),
-        }
-    }
-
     /// Works on the stores in a thread that may block, and shows what has changed.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
@@ -505,17 +401,6 @@ impl Library {
             Ok(result) => result.map_err(|error| convert(&error, about)),
             Err(error) => Err(Error::new(ErrorKind::Failed, format!("Internal error: {error}"))),
         }
-    }
-
-    fn mirrors(&self) -> Result<Mirrors> {
-        let config = self.config.read()?;
-        Ok(config.debian_mirror.map_or_else(Mirrors::default, |url| {
-            let debian = url.as_str().trim_end_matches('/').to_owned();
-            Mirrors {
-                security: format!("{debian}{SECURITY}"),
-                debian,
-            }
-        }))
     }
 
     /// Tells the bus what is on the disk. Blocks.
@@ -575,10 +460,6 @@ impl Library {
     fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn waiting(ctx: &JobContext) {
-    ctx.stage("Waiting for another job that pulls the same");
 }
 
 fn done(object: OwnedObjectPath) -> JobOutcome {
