@@ -57,6 +57,13 @@ fn try_boot() -> Result<std::convert::Infallible, Failure> {
     let agent = start_agent();
     // The agent is on its way; what nobody waits for comes now.
     later.load();
+    // A quiet boot says nothing else, and a log without one line looks like a fault.
+    let kernel = rustix::system::uname();
+    let release = kernel.release().to_string_lossy();
+    console::say(format_args!(
+        "{} starts {name} on Linux {release}",
+        identity.hostname
+    ));
     match image_init {
         Some(init) => {
             if let Err(error) = agent {
