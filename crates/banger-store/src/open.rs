@@ -48,6 +48,10 @@ impl Store {
             .pragma_update(None, "trusted_schema", false)
             .map_err(open)?;
         migrations::run(&mut connection, version)?;
+        // A new schema goes into the database itself, where one who only looks can see it.
+        connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(open)?;
         let store = Self { connection };
         store.durable(false)?;
         Ok(store)
@@ -179,6 +183,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn a_look_beside_a_running_daemon_sees_the_schema() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("banger.db");
+        let _daemon = Store::open(&path).unwrap();
+        let seen = Store::open_read_only(&path).unwrap().unwrap();
+        seen.quick_check().unwrap();
+    }
 
     /// Every file of a directory with its content.
     fn snapshot(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
