@@ -25,7 +25,7 @@ async fn a_systemd_image_boots_as_it_is() {
     // The agent answers before the image's services are up, and stays when they are.
     let exec = |script: &'static str| rig.banger(["vm", "exec", "deb", "--", "sh", "-c", script]);
     let up =
-        exec("systemctl is-system-running --wait; systemctl list-units --failed --no-legend --plain").await;
+        exec("busctl --watch-bind=true status >/dev/null; systemctl is-system-running --wait; systemctl list-units --failed --no-legend --plain").await;
     let text = up.text();
     assert!(text.starts_with("running"), "{up}");
     let facts = exec(
@@ -57,7 +57,7 @@ async fn a_systemd_image_boots_as_it_is() {
     assert_eq!(lines[..2], ["kept", &first_id], "{again}");
 
     // The guest powers itself off by its own means.
-    exec("systemctl --no-block poweroff").await;
+    exec("busctl --watch-bind=true status >/dev/null; systemctl --no-block poweroff").await;
     let info = rig.wait_for("deb", "stopped", |vm| vm.state == "stopped").await;
     assert_eq!(info.stop_reason, "guest-poweroff");
     rig.banger(["vm", "delete", "deb"]).await.ok();
