@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_its_own_error() {
-        let path = Path::new("/data/images/.tmp-1/rootfs.ext4");
+        let path = Path::new("/data/images/.tmp-banger-1/rootfs.ext4");
         let error = Error::io_needing("write", path, (3 << 20) - 5, io::ErrorKind::StorageFull.into());
         assert_eq!(
             error.to_string(),
@@ -156,6 +156,9 @@ mod tests {
         let error = Error::io("write", path)(io::ErrorKind::QuotaExceeded.into());
         assert!(error.to_string().contains("quota"), "{error}");
         let error = Error::io("write", path)(io::ErrorKind::NotFound.into());
-        assert_eq!(error.to_string(), "Cannot write /data/images/.tmp-1/rootfs.ext4");
+        assert_eq!(
+            error.to_string(),
+            "Cannot write /data/images/.tmp-banger-1/rootfs.ext4"
+        );
     }
 }

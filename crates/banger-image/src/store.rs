@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::process::MMDEBSTRAP;
 use crate::progress::Cancel;
 
-pub(crate) const PREFIX: &str = ".tmp-";
+/// Of nobody else: what has it and no lock is removed, in shared directories too.
+pub(crate) const PREFIX: &str = ".tmp-banger-";
 const LOCK: &str = ".lock";
 /// Metadata files are small; a larger one is not ours.
 const MAX_METADATA: u64 = 1 << 20;
@@ -126,13 +127,19 @@ pub(crate) fn sweep(parent: &Path) -> Result<usize> {
         let mine = entry
             .metadata()
             .is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw());
-        if mine && let Some(_lock) = try_lock(&dir)? {
-            match remove_tree(&dir) {
-                Ok(()) => removed += 1,
-                // In nobody's way but the disk's; the next sweep tries again.
-                Err(error) => {
-                    tracing::warn!(dir = %dir.display(), %error, "Cannot remove a leftover");
-                }
+        if !mine {
+            continue;
+        }
+        let swept = match try_lock(&dir) {
+            Ok(None) => continue,
+            Ok(Some(_lock)) => remove_tree(&dir).map_err(Error::io("remove", &dir)),
+            Err(error) => Err(error),
+        };
+        match swept {
+            Ok(()) => removed += 1,
+            // In nobody's way but the disk's; the next sweep tries again.
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "Cannot remove a leftover");
             }
         }
     }
@@ -176,7 +183,11 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     }
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            empty_foreign(dir)?;
+            let mut foreign = Vec::new();
+            find_foreign(dir, &mut foreign)?;
+            // Without any, something else is in the way.
+            let (first, others) = foreign.split_first().ok_or(error)?;
+            empty_foreign(first, others)?;
             fs::remove_dir_all(dir)
         }
         other => other,
@@ -184,14 +195,14 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
 }
 
 /// Empties directories of the user's subordinate ids, which only root of a user namespace
-/// can. They themselves lie in directories of the user, and are the user's to remove.
-fn empty_foreign(dir: &Path) -> io::Result<()> {
-    let mut foreign = Vec::new();
-    find_foreign(dir, &mut foreign)?;
+/// can. They themselves lie in directories of the user, and are the user's to remove. There is
+/// always a first one: `find` without any would empty the directory that it runs in.
+fn empty_foreign(first: &Path, others: &[PathBuf]) -> io::Result<()> {
     let mut helper = MMDEBSTRAP.command().map_err(io::Error::other)?;
     helper
         .args(["--unshare-helper", "find"])
-        .args(foreign)
+        .arg(first)
+        .args(others)
         .args(["-xdev", "-mindepth", "1", "-delete"])
         .current_dir("/");
     MMDEBSTRAP
@@ -383,15 +394,50 @@ mod tests {
     fn sweep_spares_what_lives() {
         let store = tempfile::tempdir().unwrap();
         let alive = Build::begin(store.path()).unwrap();
-        fs::create_dir_all(store.path().join(".tmp-dead/sub")).unwrap();
+        let temporary = |name: &str| store.path().join(format!("{PREFIX}{name}"));
+        fs::create_dir_all(temporary("dead").join("sub")).unwrap();
         fs::create_dir(store.path().join("finished")).unwrap();
-        fs::write(store.path().join(".tmp-file"), "").unwrap();
+        fs::create_dir(store.path().join(".tmp-of-another-program")).unwrap();
+        fs::write(temporary("file"), "").unwrap();
         assert_eq!(sweep(store.path()).unwrap(), 1);
+        assert!(store.path().join(".tmp-of-another-program").is_dir());
         assert!(alive.dir().is_dir());
         assert!(store.path().join("finished").is_dir());
         drop(alive);
         assert_eq!(names(store.path()).unwrap(), ["finished"]);
         assert_eq!(sweep(store.path()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_leftover_that_cannot_be_locked_stops_no_sweep() {
+        let store = tempfile::tempdir().unwrap();
+        for name in ["1", "2", "3"] {
+            fs::create_dir(store.path().join(format!("{PREFIX}{name}"))).unwrap();
+        }
+        let odd = store.path().join(format!("{PREFIX}2"));
+        std::os::unix::fs::symlink("/etc/passwd", odd.join(LOCK)).unwrap();
+        assert_eq!(sweep(store.path()).unwrap(), 2);
+        assert!(odd.is_dir());
+    }
+
+    /// A removal that fails for another reason than foreign owners must not start `find`.
+    #[test]
+    fn a_tree_that_cannot_be_removed_is_an_error_and_nothing_else_is_emptied() {
+        let store = tempfile::tempdir().unwrap();
+        let dir = store.path().join("tree");
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        let file = File::create(dir.join("sub/file")).unwrap();
+        let mut flags = rustix::fs::ioctl_getflags(&file).unwrap_or(rustix::fs::IFlags::empty());
+        flags.insert(rustix::fs::IFlags::IMMUTABLE);
+        if let Err(error) = rustix::fs::ioctl_setflags(&file, flags) {
+            println!("skipped: no file can be made immutable here ({error})");
+            return;
+        }
+        let removed = remove_tree(&dir);
+        flags.remove(rustix::fs::IFlags::IMMUTABLE);
+        rustix::fs::ioctl_setflags(&file, flags).unwrap();
+        assert_eq!(removed.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        remove_tree(&dir).unwrap();
     }
 
     #[test]
