@@ -30,6 +30,9 @@ const WANTED: [&str; 4] = ["virtio_rng", "vsock", "vmw_vsock_virtio_transport", 
 /// More modules than any kernel has, and deeper directories.
 const MAX_FILES: usize = 50_000;
 const MAX_DEPTH: usize = 16;
+/// Modules of one archive: several times what any kernel needs for it. Each is in memory, and
+/// its dependencies are found by recursion.
+const MAX_PLANNED: usize = 256;
 
 /// What an archive of modules holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,6 +185,12 @@ impl Plan {
         if available.built_in.contains(name) || !self.seen.insert(name.to_owned()) {
             return Ok(());
         }
+        if self.seen.len() > MAX_PLANNED {
+            return Err(Error::BadModule {
+                path: path.clone(),
+                reason: "a guest would need more than 256 modules with it",
+            });
+        }
         let content = read_module(path)?;
         let depends = elf::module_depends(&content).map_err(|reason| Error::BadModule {
             path: path.clone(),
@@ -269,6 +278,19 @@ mod tests {
         let kernel = kernel(&[("vsock.ko", "overlay,vsock"), ("overlay.ko", "vsock")]);
         let archive = build_modules_archive(kernel.path(), &mut Vec::new()).unwrap();
         assert_eq!(archive.modules, ["overlay.ko", "vsock.ko"]);
+    }
+
+    #[test]
+    fn a_chain_without_an_end_is_refused() {
+        let names: Vec<String> = (0..=1000).map(|index| format!("m{index}.ko")).collect();
+        let modules: Vec<(&str, &str)> = names
+            .windows(2)
+            .map(|pair| (&*pair[0], pair[1].trim_end_matches(".ko")))
+            .chain([("overlay.ko", "m0"), ("m1000.ko", "")])
+            .collect();
+        let kernel = kernel(&modules);
+        let error = build_modules_archive(kernel.path(), &mut Vec::new()).unwrap_err();
+        assert!(matches!(error, Error::BadModule { .. }), "{error}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use super::Error;
 
 /// More than twice the largest module of any distribution's kernel that a guest needs.
 const MAX_MODULE: u64 = 64 << 20;
+/// What an xz decoder may take, in KiB: far above the 1 MiB of the kernel's own build.
+const XZ_MEMORY: u32 = 64 << 10;
 
 /// The endings of a module file, packed or not.
 pub(super) const ENDINGS: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
@@ -21,7 +23,7 @@ pub(super) fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
     let file = io::BufReader::new(File::open(path).map_err(read)?);
     let name = path.to_string_lossy();
     let mut reader: Box<dyn Read> = if name.ends_with(".xz") {
-        Box::new(lzma_rust2::XzReader::new(file, true))
+        Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_MEMORY))
     } else if name.ends_with(".zst") {
         Box::new(zstd::Decoder::new(file).map_err(read)?)
     } else if name.ends_with(".gz") {
@@ -66,6 +68,26 @@ mod tests {
         for path in [plain, zst, gz] {
             assert_eq!(read_module(&path).unwrap(), content, "{path:?}");
         }
+    }
+
+    #[test]
+    fn a_dictionary_of_4_gib_is_refused() {
+        // `xz -9 < /dev/null` has no block, so this is one of a byte: its header names LZMA2
+        // (0x21) with the largest dictionary (40), and ends with its CRC-32.
+        let mut file = b"\xfd7zXZ\0\0\x00\xff\x12\xd9\x41".to_vec();
+        let mut header = vec![2, 0, 0x21, 1, 40, 0, 0, 0];
+        let mut crc = flate2::Crc::new();
+        crc.update(&header);
+        header.extend_from_slice(&crc.sum().to_le_bytes());
+        file.extend_from_slice(&header);
+        file.extend_from_slice(&[1, 0, 0, b'x', 0, 0, 0, 0]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.ko.xz");
+        std::fs::write(&path, file).unwrap();
+        let Err(Error::Read { source, .. }) = read_module(&path) else {
+            panic!("it was read");
+        };
+        assert!(source.to_string().contains("memory"), "{source}");
     }
 
     #[test]
