@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use banger_model::Size;
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::fs::{OFlags, SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -36,7 +36,12 @@ pub enum Method {
 /// [`Error::Cancelled`]; [`Error::Io`] also when the target exists.
 pub fn clone_root_disk(source: &Path, target: &Path, size: u64, cancel: &Cancel) -> Result<Method> {
     cancel.check()?;
-    let from = File::open(source).map_err(Error::io("open", source))?;
+    // A pipe in its place would be waited for.
+    let from = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(source)
+        .map_err(Error::io("open", source))?;
     let found = from.metadata().map_err(Error::io("look at", source))?;
     if !found.is_file() {
         return Err(Error::NotAFile(source.to_owned()));
@@ -247,7 +252,13 @@ mod tests {
             clone_root_disk(dir.path(), &target, 1 << 40, &Cancel::new()),
             Err(Error::NotAFile(_))
         ));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(
+            clone_root_disk(&pipe, &target, 1 << 40, &Cancel::new()),
+            Err(Error::NotAFile(_))
+        ));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]
