@@ -210,7 +210,7 @@ fn attributes_are_kept() {
         let mut large = small.clone();
         large.xattrs.push((b"user.large".to_vec(), vec![7; 3000]));
         large.xattrs.push((b"user.b".to_vec(), b"2".to_vec()));
-        large.xattrs.push((b"trusted.a".to_vec(), b"1".to_vec()));
+        large.xattrs.push((b"user.a".to_vec(), b"1".to_vec()));
         writer.add(b"d", Kind::Directory, &large).unwrap();
         // Once more, with fewer: the old block is free again.
         writer.add(b"d2", Kind::Directory, &large).unwrap();

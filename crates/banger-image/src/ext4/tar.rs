@@ -171,7 +171,9 @@ impl Extended {
     fn metadata(self, header: &Header) -> Result<Metadata, WriteError> {
         let id = |extended: Option<u64>, plain: io::Result<u64>| {
             let id = extended.map_or(plain, Ok).map_err(WriteError::Read)?;
-            u32::try_from(id).map_err(|_| WriteError::Unsupported(format!("an owner with the number {id}")))
+            // The last one is the kernel's "nobody at all".
+            let id32 = u32::try_from(id).ok().filter(|&id| id != u32::MAX);
+            id32.ok_or_else(|| WriteError::Unsupported(format!("an owner with the number {id}")))
         };
         let (mtime, mtime_nanos) = match self.mtime {
             Some(time) => time,
@@ -261,6 +263,19 @@ mod tests {
             b"25 GNU.sparse.realsize=5\n",
         ] {
             assert!(parse(text).is_none(), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn owners_are_those_of_linux() {
+        let mut header = Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_gid(0);
+        header.set_mtime(0);
+        for (uid, good) in [("4294967294", true), ("4294967295", false), ("4294967296", false)] {
+            let extended = parse(format!("18 uid={uid}\n").as_bytes());
+            let metadata = extended.map(|extended| extended.metadata(&header));
+            assert_eq!(metadata.is_some_and(|metadata| metadata.is_ok()), good, "{uid}");
         }
     }
 

@@ -95,7 +95,8 @@ pub struct Metadata {
     /// Seconds since 1970.
     pub mtime: i64,
     pub mtime_nanos: u32,
-    /// Extended attributes by their full names. Those of unknown name spaces are left out.
+    /// Extended attributes by their full names: `user.`, access control lists and
+    /// capabilities. Others are left out.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 

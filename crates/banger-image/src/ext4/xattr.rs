@@ -32,17 +32,14 @@ pub(super) enum Place {
 
 impl Attribute {
     /// Takes an attribute as system calls name it. `None` for what has no place on a disk: an
-    /// unknown name space, or a malformed access control list.
+    /// unknown name space, or a malformed access control list; and for what only the machine's
+    /// own root may say: `trusted.`, and of `security.` all but a file's capabilities.
     pub(super) fn new(name: &[u8], value: &[u8]) -> Option<Self> {
         let (index, suffix, value) = match name {
             b"system.posix_acl_access" => (2, &b""[..], acl(value)?),
             b"system.posix_acl_default" => (3, &b""[..], acl(value)?),
-            _ => {
-                let (index, suffix) = [(1, &b"user."[..]), (4, b"trusted."), (6, b"security.")]
-                    .into_iter()
-                    .find_map(|(index, prefix)| Some((index, name.strip_prefix(prefix)?)))?;
-                (index, suffix, value.to_vec())
-            }
+            b"security.capability" => (6, &b"capability"[..], value.to_vec()),
+            _ => (1, name.strip_prefix(b"user.")?, value.to_vec()),
         };
         let named = index == 2 || index == 3 || !suffix.is_empty();
         // Above 7 bits the kernel's hash depends on the machine.
@@ -189,7 +186,16 @@ mod tests {
 
     #[test]
     fn other_name_spaces_are_left_out() {
-        for name in [&b"user."[..], b"system.data", b"plain", b"", b"user.\xff"] {
+        for name in [
+            &b"user."[..],
+            b"system.data",
+            b"plain",
+            b"",
+            b"user.\xff",
+            b"trusted.overlay.redirect",
+            b"security.selinux",
+            b"security.ima",
+        ] {
             assert_eq!(Attribute::new(name, b"x"), None, "{name:?}");
         }
     }
