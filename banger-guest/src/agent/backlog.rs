@@ -128,6 +128,11 @@ impl QueueIn {
         wake(&mut queue.waker);
     }
 
+    /// Whether nobody takes what arrives any more.
+    pub(super) fn is_gone(&self) -> bool {
+        lock(&self.queue).gone
+    }
+
     /// Nothing more will arrive.
     pub(super) fn end(&self) {
         let mut queue = lock(&self.queue);

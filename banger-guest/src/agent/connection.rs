@@ -138,3 +138,69 @@ fn peer_variables(stream: &tokio::net::TcpStream) -> io::Result<Vec<(&'static st
         ),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use russh::ChannelOpenFailure;
+    use russh::client;
+    use russh::keys::PrivateKeyWithHashAlg;
+    use russh::keys::ssh_key::private::Ed25519Keypair;
+
+    use super::*;
+
+    /// A client that trusts any host.
+    struct Trusting;
+
+    impl client::Handler for Trusting {
+        type Error = russh::Error;
+
+        async fn check_server_key(
+            &mut self,
+            _: &russh::keys::PublicKeyOrCertificate,
+        ) -> Result<bool, russh::Error> {
+            Ok(true)
+        }
+    }
+
+    /// A client of a connection, logged in as root.
+    async fn logged_in() -> client::Handle<Trusting> {
+        let pair = Ed25519Keypair::from_seed(&[9; 32]);
+        let key = PrivateKey::new(pair.into(), "").unwrap();
+        let mut identity = crate::identity::tests::identity();
+        identity.ssh.authorized_keys = vec![key.public_key().to_openssh().unwrap()];
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (stream, accepted) = (stream.await.unwrap(), listener.accept().unwrap().0);
+        tokio::spawn(run(accepted, identity));
+        let config = Arc::new(client::Config::default());
+        let mut client = client::connect_stream(config, stream, Trusting).await.unwrap();
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+        assert!(
+            client
+                .authenticate_publickey("root", key)
+                .await
+                .unwrap()
+                .success()
+        );
+        client
+    }
+
+    #[tokio::test]
+    async fn connections_that_fail_use_no_channel_up() {
+        let client = logged_in().await;
+        for attempt in 0..300 {
+            // No such port: refused without a network.
+            let opened = client.channel_open_direct_tcpip("127.0.0.1", 1 << 20, "", 0);
+            assert!(
+                matches!(
+                    opened.await,
+                    Err(russh::Error::ChannelOpenFailure(
+                        ChannelOpenFailure::ConnectFailed
+                    ))
+                ),
+                "{attempt}"
+            );
+        }
+        client.channel_open_session().await.unwrap();
+    }
+}

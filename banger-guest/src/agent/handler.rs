@@ -82,9 +82,19 @@ impl Client {
         })
     }
 
+    /// Whether no further channel can be opened. A forwarded connection that failed was no
+    /// channel for the client, which never closes it: it goes here.
+    fn is_full(&mut self) -> bool {
+        if self.channels.len() >= MAX_CHANNELS {
+            self.channels
+                .retain(|_, channel| channel.session.is_some() || !channel.input.is_gone());
+        }
+        self.channels.len() >= MAX_CHANNELS
+    }
+
     /// Opens a forwarded connection in a task of its own: others need not wait for it.
     async fn forward(&mut self, channel: russh::Channel<Msg>, target: Target, reply: ChannelOpenHandle) {
-        if self.channels.len() >= MAX_CHANNELS {
+        if self.is_full() {
             return reply.reject(ChannelOpenFailure::ResourceShortage).await;
         }
         let id = channel.id();
@@ -154,7 +164,7 @@ impl Handler for Client {
         reply: ChannelOpenHandle,
         _: &mut Connection,
     ) -> Result<(), Self::Error> {
-        if self.channels.len() >= MAX_CHANNELS {
+        if self.is_full() {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
