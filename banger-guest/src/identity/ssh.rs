@@ -54,16 +54,16 @@ fn authorize(root: &Path, keys: &[String]) -> io::Result<()> {
     files::write(root, name, 0o600, with_keys(&now, keys).as_bytes())
 }
 
-/// The user's lines, with ours between markers at the end.
+/// The user's lines, with ours between markers at the end. Without the second marker nothing
+/// tells where ours end: then all are the user's.
 fn with_keys(text: &str, keys: &[String]) -> String {
     let mut lines = Vec::new();
-    let mut ours = false;
-    for line in text.lines() {
-        match line {
-            BEGIN => ours = true,
-            END if ours => ours = false,
-            _ if !ours => lines.push(line),
-            _ => {}
+    let mut rest = text.lines();
+    while let Some(line) = rest.next() {
+        if line != BEGIN {
+            lines.push(line);
+        } else if rest.clone().any(|line| line == END) {
+            rest.find(|&line| line == END);
         }
     }
     lines.push(BEGIN);
@@ -83,6 +83,10 @@ mod tests {
     fn the_users_keys_stay_and_ours_are_replaced() {
         let first = with_keys("ssh-rsa THEIRS\n", &["one".into(), "two".into()]);
         assert_eq!(first, format!("ssh-rsa THEIRS\n{BEGIN}\none\ntwo\n{END}\n"));
+        let cut = first.replace(END, "ssh-rsa LATER");
+        let mended = with_keys(&cut, &[]);
+        assert!(mended.contains("\none\ntwo\nssh-rsa LATER\n"), "{mended}");
+        assert_eq!(mended.matches(BEGIN).count(), 1);
         let second = with_keys(&first, &["three".into()]);
         assert_eq!(second, format!("ssh-rsa THEIRS\n{BEGIN}\nthree\n{END}\n"));
     }
