@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use banger_sys::guest::{ChildSetup, set_up_child};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use tokio::process::Child;
 
 use super::command::{self, Program};
@@ -45,15 +46,18 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn signal(&self, signal: Signal) {
-        if let Some(leader) = self.leader
-            && !self.reaped.load(Ordering::Relaxed)
-        {
-            // It may have ended just now.
-            let _ = kill_process_group(leader, signal);
+        let Some(leader) = self.leader else { return };
+        // The number of a group that has members is given to nobody: where a process has it
+        // again, the group is another one.
+        if self.reaped.load(Ordering::Relaxed) && test_kill_process(leader) != Err(Errno::SRCH) {
+            return;
         }
+        // It may have ended just now.
+        let _ = kill_process_group(leader, signal);
     }
 
-    /// The leader has been waited for: its number may belong to another soon.
+    /// The leader has been waited for: its number may belong to another soon. What it left
+    /// running in its group can still be signalled.
     pub(super) fn set_reaped(&self) {
         self.reaped.store(true, Ordering::Relaxed);
     }
@@ -134,6 +138,29 @@ mod tests {
         assert_eq!(output.stdout, b"2\n");
         assert_eq!(output.stderr, b"err\n");
         assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_group_is_signalled_after_its_leader_and_another_with_its_number_is_not() {
+        let program = Program::Command(b"sleep 1000 & exit 0".to_vec());
+        let Ok(mut started) = start(&program) else {
+            panic!("a shell starts");
+        };
+        assert!(started.child.wait().await.unwrap().success());
+        started.group.set_reaped();
+        started.group.signal(Signal::KILL);
+        // Held by what the shell left behind.
+        let output = started.child.wait_with_output().await.unwrap();
+        assert!(output.stdout.is_empty());
+
+        let Ok(mut other) = start(&Program::Command(b"read line".to_vec())) else {
+            panic!("a shell starts");
+        };
+        other.group.set_reaped();
+        other.group.signal(Signal::KILL);
+        // It is alive, and ends by itself.
+        drop(other.child.stdin.take());
+        assert!(other.child.wait().await.unwrap().code().is_some());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Error};
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::ChildStdin;
+use tokio::process::{Child, ChildStdin};
 use tokio::sync::Notify;
 
 use super::backlog::QueueOut;
@@ -43,7 +43,6 @@ pub(super) async fn run(mut started: Started, input: QueueOut, client: Client, g
     let group = started.group.clone();
     tokio::select! {
         result = exchange(&mut started, input, &client) => {
-            group.set_reaped();
             if let Some(outcome) = result {
                 finish(&client, outcome).await;
             }
@@ -62,13 +61,20 @@ pub(super) async fn run(mut started: Started, input: QueueOut, client: Client, g
 /// Moves data until the process has ended and its output is through.
 async fn exchange(started: &mut Started, input: QueueOut, client: &Client) -> Option<Outcome> {
     let child = &mut started.child;
+    let group = &started.group;
+    // Output that others still hold may come long after.
+    let wait = async |child: &mut Child| {
+        let status = child.wait().await;
+        group.set_reaped();
+        status
+    };
     let status = if let Some(terminal) = &started.terminal {
         let typed = type_in(terminal, input);
         let shown = async {
             let status = tokio::select! {
                 // Everything that had the terminal open has closed it.
-                _ = show(terminal, client) => child.wait().await,
-                status = child.wait() => status,
+                _ = show(terminal, client) => wait(child).await,
+                status = wait(child) => status,
             };
             // What the process wrote last may still be there; what others who keep the
             // terminal write later is not waited for.
@@ -87,7 +93,7 @@ async fn exchange(started: &mut Started, input: QueueOut, client: &Client) -> Op
         let finished = async {
             let out = forward(stdout, client, None);
             let err = forward(stderr, client, Some(STDERR));
-            let (_, _, status) = tokio::join!(out, err, child.wait());
+            let (_, _, status) = tokio::join!(out, err, wait(child));
             status
         };
         until(finished, fed).await
