@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_model::guest::{CONTROL_PORT, GuestMessage, HostMessage};
 use banger_model::limits::MAX_GUEST_MESSAGE;
@@ -142,6 +142,27 @@ impl Port {
         polled.is_ok() && !state[0].revents().contains(PollFlags::HUP)
     }
 
+    /// Waits for the host; false when it has not connected within `limit`.
+    fn wait_connected(&self, limit: Duration) -> io::Result<bool> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let edges = EventFlags::OUT | EventFlags::ET;
+        epoll::add(&events, &self.file, EventData::new_u64(0), edges)?;
+        let end = Instant::now() + limit;
+        while !self.is_connected() {
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Ok(false);
+            }
+            let rest = Timespec::try_from(rest).map_err(io::Error::other)?;
+            let mut ready = Vec::with_capacity(1);
+            match epoll::wait(&events, rustix::buffer::spare_capacity(&mut ready), Some(&rest)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
     fn flush(&mut self) {
         while !self.output.is_empty() {
             match self.file.write(&self.output) {
@@ -217,9 +238,7 @@ pub(crate) fn report_once(message: &GuestMessage) -> io::Result<()> {
     let Some(mut port) = port else {
         return Err(io::Error::other("There is no control channel"));
     };
-    let limit = Timespec::try_from(LAST_WORDS).map_err(io::Error::other)?;
-    // Writable is only what the host has connected to.
-    poll(&mut [PollFd::new(&port.file, PollFlags::OUT)], Some(&limit))?;
+    port.wait_connected(LAST_WORDS)?;
     port.output = line(message).into_bytes();
     port.flush();
     if port.output.is_empty() {
@@ -256,6 +275,36 @@ mod tests {
         let mut input = vec![b'x'; MAX_GUEST_MESSAGE + 1];
         assert!(take_messages(&mut input).is_empty());
         assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_host_that_connects_late_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let port = Port {
+            file: File::options()
+                .read(true)
+                .custom_flags(nonblocking)
+                .open(&path)
+                .unwrap(),
+            connected: false,
+            input: Vec::new(),
+            output: Vec::new(),
+        };
+        // A pipe whose writer has gone is hung up, as a port without a host is.
+        let writer = || File::options().write(true).open(&path).unwrap();
+        drop(writer());
+        assert!(!port.is_connected());
+        assert!(!port.wait_connected(Duration::from_millis(1)).unwrap());
+        let long = Duration::from_secs(60);
+        let (connected, _writer) = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| port.wait_connected(long));
+            let writer = writer();
+            (waiting.join().unwrap(), writer)
+        });
+        assert!(connected.unwrap());
     }
 
     #[test]
