@@ -11,12 +11,17 @@ pub(crate) fn say(message: impl Display) {
 
 /// As [`say`], with an error and everything it comes from.
 pub(crate) fn warn(what: impl Display, error: &dyn std::error::Error) {
-    let mut line = format!("{what}: {error}");
+    say(format_args!("{what}: {}", chain(error)));
+}
+
+/// An error with everything it comes from.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
+        text.push_str(": ");
+        text.push_str(&error.to_string());
         source = error.source();
     }
-    say(line);
+    text
 }

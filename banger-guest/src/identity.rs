@@ -23,7 +23,7 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{path} cannot be read: {source}")]
+    #[error("The identity {path} cannot be read")]
     Read { path: String, source: io::Error },
     #[error("The identity is not understood: {0}")]
     NotUnderstood(serde_json::Error),
@@ -198,6 +198,9 @@ pub(crate) mod tests {
         assert!(matches!(read(file.path()), Err(Error::Version { .. })));
         fs::write(file.path(), b"{}").unwrap();
         assert!(matches!(read(file.path()), Err(Error::NotUnderstood(_))));
-        assert!(matches!(read(Path::new("/nowhere")), Err(Error::Read { .. })));
+        let error = read(Path::new("/nowhere")).unwrap_err();
+        assert!(matches!(error, Error::Read { .. }));
+        let text = console::chain(&error);
+        assert_eq!(text.matches("No such file").count(), 1, "{text}");
     }
 }

@@ -1,7 +1,6 @@
 //! What happens when the guest cannot boot: the reason goes to the console and to the host,
 //! and the machine goes off. It never hangs and never panics the kernel.
 
-use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
@@ -24,11 +23,11 @@ pub(crate) trait InStage<T> {
     fn stage(self, stage: &'static str) -> Result<T, Failure>;
 }
 
-impl<T, E: Display> InStage<T> for Result<T, E> {
+impl<T, E: std::error::Error> InStage<T> for Result<T, E> {
     fn stage(self, stage: &'static str) -> Result<T, Failure> {
         self.map_err(|error| Failure {
             stage,
-            message: error.to_string(),
+            message: console::chain(&error),
         })
     }
 }
