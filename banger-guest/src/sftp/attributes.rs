@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use russh_sftp::protocol::FileAttributes;
@@ -49,7 +49,10 @@ pub(super) fn apply_to_file(file: &File, attributes: &FileAttributes) -> io::Res
 /// As [`apply_to_file`], by name; a link is followed unless `link` says that it is meant itself.
 pub(super) fn apply_to_path(path: &Path, attributes: &FileAttributes, link: bool) -> io::Result<()> {
     if let Some(size) = attributes.size.filter(|_| !link) {
-        File::options().write(true).open(path)?.set_len(size)?;
+        // A pipe that nobody reads must not stop the others' requests.
+        let mut options = File::options();
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+        options.write(true).open(path)?.set_len(size)?;
     }
     if let (Some(uid), Some(gid)) = (attributes.uid, attributes.gid) {
         if link {
@@ -103,6 +106,18 @@ mod tests {
         assert_eq!(found.size, Some(5));
         assert_eq!(found.permissions, Some(0o100_640));
         assert_eq!(found.mtime, Some(2_000_000_000));
+    }
+
+    #[test]
+    fn a_pipe_has_no_size_and_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mkfifoat(CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let empty = FileAttributes {
+            size: Some(0),
+            ..FileAttributes::default()
+        };
+        assert!(apply_to_path(&pipe, &empty, false).is_err());
     }
 
     #[test]
