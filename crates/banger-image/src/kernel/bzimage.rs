@@ -27,8 +27,9 @@ const XZ_MEMORY: u32 = 256 << 10;
 pub enum KernelError {
     #[error("Neither a bzImage nor an ELF file")]
     Unknown,
-    #[error("Larger than {} MiB", MAX_KERNEL >> 20)]
-    TooLarge,
+    /// With the limit in bytes.
+    #[error("Larger than {} MiB", .0 >> 20)]
+    TooLarge(u64),
     #[error("Cut off, or damaged: {0}")]
     Malformed(&'static str),
     #[error("An old boot protocol ({}.{:02}): Linux 2.6.26 or newer is needed", .0 >> 8, .0 & 0xff)]
@@ -55,7 +56,7 @@ pub enum KernelError {
 /// When the content is not a kernel for x86-64.
 pub fn vmlinux(content: Vec<u8>) -> Result<Vec<u8>, KernelError> {
     if content.len() as u64 > MAX_KERNEL {
-        return Err(KernelError::TooLarge);
+        return Err(KernelError::TooLarge(MAX_KERNEL));
     }
     let elf = if content.starts_with(b"\x7fELF") {
         content
@@ -157,7 +158,7 @@ fn drain(decoder: impl Read) -> Result<Vec<u8>, KernelError> {
         .read_to_end(&mut out)
         .map_err(KernelError::Payload)?;
     if out.len() as u64 > MAX_KERNEL {
-        return Err(KernelError::TooLarge);
+        return Err(KernelError::TooLarge(MAX_KERNEL));
     }
     Ok(out)
 }
@@ -183,7 +184,7 @@ fn unpack_lz4(mut blocks: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
             .map_err(|error| KernelError::Payload(io::Error::other(error)))?;
         out.truncate(start + written);
         if out.len() as u64 > limit {
-            return Err(KernelError::TooLarge);
+            return Err(KernelError::TooLarge(limit));
         }
         blocks = &rest[length..];
     }
@@ -317,7 +318,7 @@ pub(super) mod tests {
         }
         let unpack = |limit| unpack_lz4(&packed, limit);
         assert_eq!(unpack(24 << 20).unwrap().len(), 24 << 20);
-        assert!(matches!(unpack(20 << 20), Err(KernelError::TooLarge)));
+        assert!(matches!(unpack(20 << 20), Err(KernelError::TooLarge(_))));
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     if content.len() as u64 > limit {
         return Err(Error::Kernel {
             path: path.to_owned(),
-            source: super::KernelError::TooLarge,
+            source: super::KernelError::TooLarge(limit),
         });
     }
     Ok(content)
@@ -175,6 +175,17 @@ mod tests {
         assert_eq!(find(&kernels, &kernel.name).unwrap(), kernel);
         assert!(matches!(files.import(true), Err(Error::Exists { .. })));
         assert_eq!(fs::read_dir(kernels).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_configuration_that_is_none_is_named_with_its_limit() {
+        let files = Files::new(&bzimage(&elf()));
+        let config = File::create(files.dir.path().join("config-6.1.0-test")).unwrap();
+        config.set_len(MAX_TEXT + 1).unwrap();
+        let error = files.import(true).unwrap_err();
+        assert!(error.to_string().contains("config-6.1.0-test"), "{error}");
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(source.to_string(), "Larger than 4 MiB");
     }
 
     #[test]
