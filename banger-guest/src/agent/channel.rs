@@ -6,11 +6,11 @@ use russh::ChannelWriteHalf;
 use russh::server::{Handle, Msg};
 use tokio::sync::Notify;
 
-use banger_model::guest::Identity;
+use banger_model::guest::{Identity, WORDS_VARIABLE, WORKDIR_VARIABLE};
 use banger_model::limits::MAX_ARGS_BYTES;
 
 use super::backlog::{QueueIn, QueueOut};
-use super::command::{Program, WORKDIR, is_variable_name};
+use super::command::{Program, is_variable_name};
 use super::process::{Group, Launch, launch};
 use super::pump::{self, Client};
 use super::terminal::{Terminal, Wanted};
@@ -40,6 +40,8 @@ pub(super) struct Session {
     env: Vec<(String, String)>,
     env_bytes: usize,
     workdir: Option<String>,
+    /// Whether a command is words, and not a line for a shell.
+    words: bool,
     /// Taken when the process starts: a channel has one.
     parts: Option<(QueueOut, ChannelWriteHalf<Msg>)>,
     running: Option<Running>,
@@ -57,6 +59,7 @@ impl Session {
             env: Vec::new(),
             env_bytes: 0,
             workdir: None,
+            words: false,
             parts: Some((input, write)),
             running: None,
         }
@@ -73,10 +76,10 @@ impl Session {
             return false;
         }
         self.env_bytes = bytes;
-        if name == WORKDIR {
-            self.workdir = Some(value.to_owned());
-        } else {
-            self.env.push((name.to_owned(), value.to_owned()));
+        match name {
+            WORKDIR_VARIABLE => self.workdir = Some(value.to_owned()),
+            WORDS_VARIABLE => self.words = true,
+            _ => self.env.push((name.to_owned(), value.to_owned())),
         }
         true
     }
@@ -98,6 +101,10 @@ impl Session {
             write: Arc::new(write),
             handle,
         };
+        let words = match program {
+            Program::Command(line) if self.words => Some(Program::Words(line.clone())),
+            _ => None,
+        };
         let pairs = |(name, value): &'_ (String, String)| (name.clone(), value.clone());
         let env: Vec<_> = peer
             .iter()
@@ -111,7 +118,7 @@ impl Session {
             .chain(self.env.iter().map(pairs))
             .collect();
         let wanted = Launch {
-            program,
+            program: words.as_ref().unwrap_or(program),
             user,
             workdir: self.workdir.as_deref(),
             env: env

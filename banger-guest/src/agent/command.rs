@@ -21,13 +21,13 @@ const SHELLS: [(&str, &str); 5] = [
     ("/usr/bin/busybox", "sh"),
     ("/busybox/sh", "sh"),
 ];
-/// A variable that the agent takes for itself: the directory in which the process starts.
-pub(super) const WORKDIR: &str = "BANGER_WORKDIR";
 
 /// What the client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Program {
     Command(Vec<u8>),
+    /// Words quoted for a shell, but for none to read: a start of a shell less.
+    Words(Vec<u8>),
     Shell,
     Sftp,
 }
@@ -79,7 +79,7 @@ pub(super) fn prepare(program: &Program, user: &User, workdir: Option<&str>) -> 
             command.arg0(name).arg("-c").arg(OsStr::from_bytes(line));
             command
         }
-        (Program::Command(line), None) => {
+        (Program::Command(line), None) | (Program::Words(line), _) => {
             let words = split(line).ok_or(Refused::Unbalanced)?;
             let (name, arguments) = words.split_first().ok_or(Refused::Empty)?;
             let mut command = Command::new(OsStr::from_bytes(name));
@@ -229,6 +229,17 @@ mod tests {
         let shell = prepare(&Program::Shell, &user, Some("/")).unwrap();
         assert_eq!(shell.get_args().count(), 0);
         assert_eq!(shell.get_current_dir(), Some(Path::new("/")));
+    }
+
+    #[test]
+    fn words_need_no_shell() {
+        let user = crate::users::find("root").unwrap();
+        let words = Program::Words(b"'printf' '%s|' '$HOME' 'a  b'".to_vec());
+        let output = prepare(&words, &user, Some("/")).unwrap().output().unwrap();
+        assert_eq!(output.stdout, b"$HOME|a  b|");
+        let missing = Program::Words(b"'no-such-program'".to_vec());
+        let error = prepare(&missing, &user, Some("/")).unwrap().output().unwrap_err();
+        assert_eq!(status_of(&error), 127);
     }
 
     #[test]

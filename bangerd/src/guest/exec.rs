@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use banger_bus::{ErrorKind, ExecOptions, JobOutcome};
+use banger_model::guest::{WORDS_VARIABLE, WORKDIR_VARIABLE};
 use banger_model::limits::{MAX_ARGS, MAX_PAIR_BYTES, MAX_PAIRS};
 use bytes::Bytes;
 use russh::client::Msg;
@@ -25,8 +26,6 @@ const MAX_COMMAND: usize = 192 << 10;
 const BACKLOG: usize = 1 << 20;
 /// The same after a signal: the connection must move for it to be sent.
 const BACKLOG_SIGNALLED: usize = 16 << 20;
-/// How the working directory travels; the guest's agent knows it.
-const WORKDIR: &str = "BANGER_WORKDIR";
 /// The extended data stream of standard error (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
 
@@ -84,7 +83,11 @@ impl Command {
             if !directory.starts_with('/') || directory.contains('\0') || directory.len() > MAX_PAIR_BYTES {
                 return refused(format!("Not an absolute path: {directory:?}"));
             }
-            env.push((WORKDIR.to_owned(), directory));
+            env.push((WORKDIR_VARIABLE.to_owned(), directory));
+        }
+        if line.is_some() {
+            // Arguments need no shell, whose start is most of what a short command costs.
+            env.push((WORDS_VARIABLE.to_owned(), "1".to_owned()));
         }
         let terminal = match options.terminal_size {
             Some((columns, rows)) => Some(Terminal {

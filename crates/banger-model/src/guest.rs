@@ -13,6 +13,11 @@ use crate::limits::MAX_GUEST_MESSAGE;
 pub const AGENT_PORT: u16 = 1022;
 /// The name of the virtio-serial port that carries the control channel.
 pub const CONTROL_PORT: &str = "org.banger.control.0";
+/// An `env` request of this name is the agent's own: the directory in which the process starts.
+pub const WORKDIR_VARIABLE: &str = "BANGER_WORKDIR";
+/// An `env` request of this name is the agent's own, whatever its value: the words of the `exec`
+/// request are the program and its arguments, quoted for a POSIX shell, and no shell is needed.
+pub const WORDS_VARIABLE: &str = "BANGER_WORDS";
 /// The serial number of the root disk (at most 20 bytes, virtio's limit).
 pub const ROOT_SERIAL: &str = "banger-root";
 /// Where the identity lies in the initramfs.
