@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -179,9 +178,8 @@ fn spawn(listener: UnixListener, log: &Path) -> Result<Child> {
         .env_remove("LISTEN_PID")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        // It leaves our session by itself, first thing: only a process that leads no group can.
         .stderr(log_file)
-        // Ctrl-C at our terminal is not for the daemon.
-        .process_group(0)
         .fd_mappings(vec![FdMapping {
             parent_fd: OwnedFd::from(listener),
             child_fd: LISTEN_FD,

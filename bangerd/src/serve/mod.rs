@@ -38,6 +38,12 @@ pub(crate) fn run() -> std::process::ExitCode {
     close_inherited();
     crate::logging::start();
     let started_by_client = std::env::var_os("BANGER_LISTEN").is_some();
+    if started_by_client {
+        // The client's terminal is not ours: its Ctrl-C is not meant for us, and job control
+        // would stop who reads it from the background, as a command's input makes us do. It
+        // fails only where we have a session already.
+        let _ = rustix::process::setsid();
+    }
     let passed = take_listen_fds(started_by_client).map(|fds| fds.into_iter().next());
     let served = passed.map_err(|_| Error::NotListening).and_then(|passed| {
         // One thread: the daemon waits. What blocks has threads of its own.
