@@ -31,6 +31,14 @@ impl Agents {
         Ok(agent)
     }
 
+    /// Forgets the connections to a guest that has started anew, and ends what waits on them.
+    pub(super) fn hang_up(&self, id: VmId) {
+        let forgotten = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some((_, agent)) = forgotten {
+            agent.hang_up();
+        }
+    }
+
     /// Forgets a VM that runs no more; its connections end with their last command.
     pub(super) fn forget(&self, id: VmId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);

@@ -53,6 +53,10 @@ impl Publish for Publisher {
         if before.state != running && after.state == running {
             self.meet(vm);
         }
+        let up = [running, VmState::Paused.as_str()];
+        if up.contains(&before.state.as_str()) && after.state == VmState::Starting.as_str() {
+            self.0.agents.hang_up(vm.id());
+        }
         if after.ssh_port == 0 {
             self.0.agents.forget(vm.id());
         }

@@ -9,6 +9,7 @@ use russh::Channel;
 use russh::client::{self, Handle, Msg};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::error::{Error, Result};
@@ -44,6 +45,8 @@ pub(crate) struct Agent {
     client_key: Arc<PrivateKey>,
     config: Arc<client::Config>,
     sessions: Mutex<Vec<Arc<Session>>>,
+    /// Whether the guest that it leads to is gone.
+    gone: watch::Sender<bool>,
 }
 
 struct Session {
@@ -85,6 +88,7 @@ impl Agent {
             client_key,
             config: Arc::new(config),
             sessions: Mutex::default(),
+            gone: watch::channel(false).0,
         }))
     }
 
@@ -94,6 +98,19 @@ impl Agent {
     /// When the agent does not answer or is not the guest's.
     pub(crate) async fn warm(self: &Arc<Self>) -> Result<()> {
         self.lease().await.map(drop)
+    }
+
+    /// The guest has started anew: its kernel forgot the connections, so that nothing will ever
+    /// come on them. Commands that wait are told.
+    pub(crate) fn hang_up(&self) {
+        self.gone.send_replace(true);
+        self.lock().clear();
+    }
+
+    /// Resolves after [`Agent::hang_up`].
+    pub(super) async fn hung_up(&self) {
+        // The sender lives as long as self, so this ends by the word only.
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
     }
 
     /// A session channel on a connection that still works.

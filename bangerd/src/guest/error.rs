@@ -44,6 +44,8 @@ pub(crate) enum Error {
     Request(&'static str),
     #[error("The connection to the guest ended while the command ran")]
     Lost,
+    #[error("The guest restarted while the command ran")]
+    Restarted,
 }
 
 impl Error {
@@ -73,7 +75,8 @@ impl Error {
             | Self::WrongHostKey(_)
             | Self::Refused
             | Self::Ssh(_)
-            | Self::Lost => ErrorKind::GuestUnreachable,
+            | Self::Lost
+            | Self::Restarted => ErrorKind::GuestUnreachable,
         }
     }
 

@@ -26,7 +26,14 @@ const NEEDED: [&[&str]; 5] = [
     &["virtio_net"],
 ];
 /// What is good to have, and what no guest waits for.
-const WANTED: [&str; 4] = ["virtio_rng", "vsock", "vmw_vsock_virtio_transport", "overlay"];
+const WANTED: [&str; 5] = [
+    "virtio_rng",
+    "vsock",
+    "vmw_vsock_virtio_transport",
+    "overlay",
+    // By it the host learns of a panic, instead of a restart.
+    "pvpanic_pci",
+];
 /// More modules than any kernel has, and deeper directories.
 const MAX_FILES: usize = 50_000;
 const MAX_DEPTH: usize = 16;
