@@ -111,7 +111,8 @@ fn running_in(pid: i32) -> Option<Pid> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
-    let group = fields.nth(1)?.parse().ok()?;
+    // A process on its way out has group -1, and the kernel's own have 0.
+    let group = fields.nth(1)?.parse().ok().filter(|group| *group > 0)?;
     Pid::from_raw(group).filter(|_| !matches!(state, "Z" | "X"))
 }
 

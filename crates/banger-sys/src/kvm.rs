@@ -87,6 +87,9 @@ pub async fn probe_with(mut command: Command, time_limit: Duration) -> KvmProbe 
 
 /// The child's side: call it in `main` for the hidden subcommand `kvm-probe`.
 pub fn run_kvm_probe_child() -> ExitCode {
+    // A daemon that is killed meanwhile leaves nothing behind; where this fails, the guest
+    // ends by itself or not at all, as without it.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     #[cfg(target_arch = "x86_64")]
     guest::run(&mut io::stdout());
     ExitCode::SUCCESS

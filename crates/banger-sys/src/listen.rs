@@ -53,7 +53,9 @@ pub fn close_inherited() {
     if threads != 1 {
         return;
     }
-    let passed = env::var("LISTEN_FDS").ok().and_then(|text| text.parse::<u32>().ok());
+    let passed = env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok());
     let first = FIRST.cast_unsigned() + passed.unwrap_or(0).min(MAX.cast_unsigned());
     // SAFETY: this process has one thread and has only begun: the descriptors were inherited
     // and nothing in it owns one. The call takes numbers and touches no memory. Where it fails
