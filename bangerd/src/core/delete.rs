@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use banger_bus::Error;
+use banger_bus::{Error, ErrorKind};
 use banger_model::{StopReason, VmState};
 use banger_store::{NewIntent, Operation};
 
+use super::capability::{Doomed, blocking};
 use super::plan::Desired;
 use super::progress::JobContext;
 use super::steps::{Ending, Run};
@@ -38,11 +39,20 @@ impl Vm {
             operation: Operation::Delete,
             created_us: now_us(),
         };
-        self.core()
+        match self
+            .core()
             .database()
             .call(move |store| store.begin(&intent))
             .done()
-            .await?;
+            .await
+        {
+            // What frees space must not need any: a crash in between leaves a damaged VM, which
+            // says so and can be deleted again.
+            Err(e) if e.kind == ErrorKind::NoSpace => {
+                tracing::warn!(vm = %self.name(), "Deleting without a note of it: the disk is full");
+            }
+            begun => begun?,
+        }
         fail_point!("delete.intent");
         self.change(|record| record.state = VmState::Deleting)
             .noted()
@@ -84,7 +94,22 @@ impl Run<'_> {
         fail_point!("delete.unmade");
         let id = self.vm.id();
         let core = self.vm.core();
-        core.database().call(move |store| store.forget(id)).done().await?;
+        let forgotten = core.database().call(move |store| store.forget(id)).done().await;
+        match forgotten {
+            Err(e) if e.kind == ErrorKind::NoSpace => {
+                // Its own disk is what fills the file system until the last hold of it goes.
+                blocking({
+                    let doomed = self.parts.take().doomed;
+                    move || {
+                        drop(doomed.map(Doomed::into_file));
+                        Ok(())
+                    }
+                })
+                .await?;
+                core.database().call(move |store| store.forget(id)).done().await?;
+            }
+            forgotten => forgotten?,
+        }
         self.vm.set_gone();
         core.remove(id);
         fail_point!("delete.forgotten");

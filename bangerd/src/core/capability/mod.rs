@@ -85,6 +85,11 @@ impl Doomed {
     pub(crate) fn new(file: File) -> Self {
         Self(Some(file))
     }
+
+    /// Gives the file to whoever wants to close it himself.
+    pub(crate) fn into_file(mut self) -> Option<File> {
+        self.0.take()
+    }
 }
 
 impl Drop for Doomed {
