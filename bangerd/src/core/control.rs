@@ -26,8 +26,7 @@ pub(crate) struct Ear {
 /// The host's speaking side.
 pub(crate) struct Mouth(OwnedWriteHalf);
 
-/// Connects to a guest's control channel. The guest is told that somebody listens, and says
-/// again where it is.
+/// Connects to a guest's control channel and asks the guest to say again where it is.
 ///
 /// # Errors
 /// When nothing listens at `path`.
@@ -39,7 +38,11 @@ pub(crate) async fn connect(path: &Path) -> io::Result<(Ear, Mouth)> {
         heard: 0,
         nonsense: 0,
     };
-    Ok((ear, Mouth(write)))
+    let mut mouth = Mouth(write);
+    // A close and a connect in the same instant look like nothing to the guest, so it is asked.
+    // If it is gone already, the hearing side sees that.
+    let _ = mouth.say(HostMessage::Status).await;
+    Ok((ear, mouth))
 }
 
 impl Ear {
@@ -132,6 +135,18 @@ mod tests {
         said.extend(b"{\"event\":\"new\"}\r\n");
         said.extend(line(&failed("b")));
         assert_eq!(hear(said).await, [failed("a"), failed("b")]);
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_asked_where_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (_ear, _mouth) = connect(&path).await.unwrap();
+        let (guest, _) = listener.accept().await.unwrap();
+        let mut asked = String::new();
+        BufReader::new(guest).read_line(&mut asked).await.unwrap();
+        assert_eq!(asked, "{\"request\":\"status\"}\n");
     }
 
     #[tokio::test]
