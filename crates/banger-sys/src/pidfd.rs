@@ -251,9 +251,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_anothers_child_is_seen() {
-        // The shell is the parent: it prints the number, waits, and so reaps.
+        // The shell is the parent: it prints the number, waits, and so reaps. The input goes by
+        // another number, because a shell gives /dev/null to what runs in its background.
         let mut shell = Command::new("/bin/sh")
-            .args(["-c", "cat <&0 & echo $!; exec <&-; wait $!; echo done; exit 0"])
+            .args([
+                "-c",
+                "exec 3<&0; cat <&3 & echo $!; exec <&- 3<&-; wait $!; echo done; exit 0",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
