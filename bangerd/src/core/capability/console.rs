@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use banger_bus::Error;
 use banger_model::VmId;
 use banger_model::limits::MAX_CONSOLE_BYTES;
-use banger_sys::inotify::FileWatch;
+use banger_sys::inotify::{FileEvents, FileWatch};
 use banger_vmm::ConsoleSink;
 
 use super::{Capability, Parts, Site, VmPaths, remove_file};
@@ -90,7 +90,7 @@ async fn bound(file: &Path, old: &Path) {
 
 async fn watch_file(console: &Path, old: &Path) -> io::Result<()> {
     let mut watch = match FileWatch::new(console) {
-        Ok(watch) => watch,
+        Ok(watch) => ClosedAside(Some(watch)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     };
@@ -109,9 +109,30 @@ async fn watch_file(console: &Path, old: &Path) -> io::Result<()> {
                 moved => moved?,
             }
         }
-        let events = watch.next().await?;
-        if events.gone {
+        if watch.next().await?.gone {
             return Ok(());
+        }
+    }
+}
+
+/// A watch whose close holds up nobody: the kernel waits for other CPUs to be done with it,
+/// some milliseconds.
+struct ClosedAside(Option<FileWatch>);
+
+impl ClosedAside {
+    async fn next(&mut self) -> io::Result<FileEvents> {
+        match &mut self.0 {
+            Some(watch) => watch.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for ClosedAside {
+    fn drop(&mut self) {
+        let watch = self.0.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(watch));
         }
     }
 }
