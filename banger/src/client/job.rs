@@ -53,6 +53,9 @@ const MAX_UNCLAIMED: usize = 256;
 /// Changes of a job that nobody has claimed; its end is always kept.
 const MAX_WAITING: usize = 64;
 
+/// What the first Ctrl-C is answered with.
+const CANCELLING: &str = "Cancelling; again to leave at once";
+
 /// The wish to leave: Ctrl-C, or a polite kill.
 pub(crate) struct Interrupts {
     interrupt: Signal,
@@ -70,12 +73,34 @@ impl Client {
     ) -> Result<JobOutcome> {
         let jobs = self.jobs().await?;
         let mut interrupts = Interrupts::listen()?;
-        let path = tokio::select! {
-            path = call => path?,
-            status = interrupts.next() => return Err(Error::Reported(status)),
+        let mut cancelled = false;
+        let mut call = std::pin::pin!(call);
+        // The daemon may have begun before it answers: then there is a job to be undone.
+        let path = loop {
+            tokio::select! {
+                path = &mut call => break path?,
+                status = interrupts.next() => {
+                    if cancelled {
+                        return Err(Error::Reported(status));
+                    }
+                    cancelled = true;
+                    view.note(CANCELLING);
+                }
+            }
         };
         let events = jobs.claim(&path);
-        self.follow(&path, events, &mut view, &mut interrupts).await
+        if cancelled {
+            self.cancel(&path).await?;
+        }
+        self.follow(&path, events, &mut view, &mut interrupts, cancelled)
+            .await
+    }
+
+    /// A job that is just ending is not there any more: its end is on the way.
+    async fn cancel(&self, path: &OwnedObjectPath) -> Result<()> {
+        let job = JobProxy::new(self.connection(), path).await?;
+        let _ = job.cancel().await;
+        Ok(())
     }
 
     async fn follow(
@@ -84,9 +109,9 @@ impl Client {
         mut events: UnboundedReceiver<Event>,
         view: &mut View,
         interrupts: &mut Interrupts,
+        mut cancelled: bool,
     ) -> Result<JobOutcome> {
         let mut step = Step::unknown();
-        let mut cancelled = false;
         loop {
             let event = tokio::select! {
                 event = events.recv() => event.ok_or_else(lost)?,
@@ -95,10 +120,8 @@ impl Client {
                         return Err(Error::Reported(status));
                     }
                     cancelled = true;
-                    view.note("Cancelling; again to leave at once");
-                    let job = JobProxy::new(self.connection(), path).await?;
-                    // A job that is just ending is not there any more: its end is on the way.
-                    let _ = job.cancel().await;
+                    view.note(CANCELLING);
+                    self.cancel(path).await?;
                     continue;
                 }
             };
