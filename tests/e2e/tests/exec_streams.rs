@@ -94,7 +94,8 @@ async fn a_terminal_has_its_size_and_its_keys() {
     // A shell, and a command of it that is interrupted.
     let mut pty = Pty::spawn(&rig.command(["vm", "exec", "a", "-t", "--", "sh"]), 80, 24);
     pty.expect(PROMPT).await;
-    pty.send(b"echo wait''ing; sleep 1000\n");
+    // The one who says so is the one who is interrupted: the shell is not in between any more.
+    pty.send(b"sh -c 'echo wait\"\"ing; exec sleep 1000'\n");
     pty.expect("waiting").await;
     pty.send(b"\x03");
     pty.expect(PROMPT).await;
