@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use banger_sys::kvm::{KvmProbe, probe_kvm};
+use banger_sys::landlock;
 use banger_vmm::Accelerator;
 use banger_vmm::probe::{choose_accelerator, find_qemu};
 
@@ -23,6 +24,30 @@ pub(super) fn architecture(report: &mut Report) {
     }
     let kernel = rustix::system::uname();
     report.info("host-kernel", kernel.release().to_string_lossy());
+}
+
+/// What confines a VMM to its own files.
+pub(super) fn landlock(report: &mut Report) {
+    match landlock::version() {
+        Some(version) if version >= landlock::WHOLE => {
+            report.ok("landlock", format!("A VMM is confined (version {version})"));
+        }
+        Some(version) => {
+            report.info(
+                "landlock",
+                format!("A VMM is confined to its files (version {version})"),
+            );
+            report.detail(format!(
+                "Rules for TCP ports, signals and abstract sockets need version {}.",
+                landlock::WHOLE
+            ));
+        }
+        None => report.warning(
+            "landlock",
+            "Not there: a VMM that was broken into reaches the owner's files",
+            "Use a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in its lsm= parameter.",
+        ),
+    }
 }
 
 pub(super) async fn engines(report: &mut Report) {

@@ -44,6 +44,7 @@ pub(crate) fn run(json: bool, strict: bool) -> ExitCode {
 async fn examine() -> Report {
     let mut report = Report::default();
     host::architecture(&mut report);
+    host::landlock(&mut report);
     host::engines(&mut report).await;
     tools::check(&mut report);
     session::check(&mut report).await;

@@ -15,6 +15,19 @@ use serde::{Deserialize, Serialize};
 /// Later ones would need rules for sockets that are connected by path.
 const TARGET: ABI = ABI::V6;
 
+/// The first version of the interface with everything that [`Confinement`] asks for.
+pub const WHOLE: u32 = 6;
+
+/// The version of this kernel's interface; `None` where Landlock is not there or is off.
+pub fn version() -> Option<u32> {
+    /// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
+    const VERSION: libc::c_ulong = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the call takes no attributes, makes nothing and answers a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
 /// Everything not listed is refused: every file right, TCP where it is `Some`, and with
 /// `scoped` also signals to processes outside and abstract unix sockets of others.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -179,6 +192,15 @@ mod tests {
         }
         assert!(!rights(FileAccess::Read).contains(AccessFs::Execute));
         assert!(!rights(FileAccess::Write).contains(AccessFs::Execute));
+    }
+
+    #[test]
+    fn the_version_is_that_of_a_kernel_that_enforces() {
+        let created = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::Execute)
+            .and_then(Ruleset::create);
+        assert_eq!(version().is_some(), created.is_ok());
     }
 
     #[test]
