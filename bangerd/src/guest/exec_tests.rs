@@ -118,7 +118,7 @@ async fn input_of_every_byte_goes_through_whole() {
 #[tokio::test]
 async fn a_signal_passes_output_that_nobody_reads() {
     let rig = rig().await;
-    let mut running = rig.start("echo up >&2; exec yes");
+    let mut running = rig.start("echo y; echo up >&2; exec yes");
     let mut up = [0; 3];
     running = spawn_blocking(move || {
         running.stderr.read_exact(&mut up).unwrap();
