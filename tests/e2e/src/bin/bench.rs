@@ -7,7 +7,6 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use banger_e2e::{Content, DEBIAN, Rig, finished};
-use banger_model::guest::AGENT_PORT;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
@@ -122,9 +121,9 @@ async fn exec(rig: &Rig) -> Row {
     rig.banger(["vm", "delete", "-f", "exec"]).await.ok();
 
     let bare = Bare::of(rig).await;
-    let (mut guest, port) = bare.with_sshd().await;
+    let (mut guest, agent, sshd) = bare.with_sshd().await;
     let key = rig.dirs().ssh_key();
-    let ssh = |words: &[&str]| {
+    let ssh = |port: u16, command: &str| {
         let mut ssh = rig.program("ssh");
         ssh.args(["-F", "none", "-l", "root", "-i"])
             .arg(&key)
@@ -134,17 +133,16 @@ async fn exec(rig: &Rig) -> Row {
                 "-o",
                 "UserKnownHostsFile=/dev/null",
             ])
-            .args(["-o", "LogLevel=ERROR", "-o", "ConnectionAttempts=120"])
-            .args(["-p", &port.to_string(), "127.0.0.1"])
-            .args(words);
+            .args(["-o", "LogLevel=ERROR"])
+            .args(["-p", &port.to_string(), "127.0.0.1", command]);
         ssh
     };
-    // The first one waits until sshd and the rest of the image are up.
-    finished(&mut ssh(&["systemctl is-system-running --wait"]), LIMIT).await;
+    // The agent is up, and tells when sshd and the rest of the image are.
+    finished(&mut ssh(agent, script), LIMIT).await;
     let mut other = Vec::new();
     for _ in 0..2 * ROUNDS {
         let start = Instant::now();
-        finished(&mut ssh(&["true"]), LIMIT).await.ok();
+        finished(&mut ssh(sshd, "true"), LIMIT).await.ok();
         other.push(start.elapsed());
     }
     guest.kill().await.expect("QEMU can be ended");
@@ -261,25 +259,23 @@ impl Bare {
         (took, Duration::from_millis(uptime))
     }
 
-    /// Boots with the port of the image's own sshd forwarded instead of the agent's.
-    async fn with_sshd(&self) -> (Child, u16) {
+    /// Boots with a port for the agent and one for the image's own sshd.
+    async fn with_sshd(&self) -> (Child, u16, u16) {
         self.make_disk().await;
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-        let port = free.local_addr().expect("it has one").port();
-        drop(free);
+        let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        // Both at once, so that they differ.
+        let [agent, sshd] = [free(), free()].map(|free| free.local_addr().expect("it has one").port());
+        let forwarded = "hostfwd=tcp:127.0.0.1:0-10.0.2.15:";
+        let both =
+            format!("hostfwd=tcp:127.0.0.1:{sshd}-10.0.2.15:22,hostfwd=tcp:127.0.0.1:{agent}-10.0.2.15:");
         let arguments: Vec<String> = self
             .arguments
             .iter()
-            .map(|word| {
-                word.replace(
-                    "hostfwd=tcp:127.0.0.1:0-",
-                    &format!("hostfwd=tcp:127.0.0.1:{port}-"),
-                )
-                .replace(&format!(":{AGENT_PORT}"), ":22")
-            })
+            .map(|word| word.replace(forwarded, &both))
             .collect();
+        assert_ne!(arguments, self.arguments, "QEMU forwards a port");
         let (child, _) = self.ready(&arguments).await;
-        (child, port)
+        (child, agent, sshd)
     }
 
     async fn make_disk(&self) {
