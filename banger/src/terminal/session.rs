@@ -2,13 +2,14 @@
 //! status comes back.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::env;
 use std::io;
 
 use banger_bus::{ExecOptions, JobOutcome, ProcessProxy};
 use rustix::termios::tcgetwinsize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use zbus::OwnedObjectPath;
 use zbus::wire::OwnedFd;
 
@@ -43,6 +44,12 @@ enum Heard {
     /// A signal's name without `SIG`, and its number.
     Deadly(&'static str, u8),
     Window,
+}
+
+/// What the command in the guest is to hear of.
+enum Order {
+    Signal(&'static str),
+    Resize,
 }
 
 /// Runs `command` in a VM and gives its exit status: its own, or 128 and the signal's number.
@@ -104,6 +111,21 @@ async fn stay(
     terminal: bool,
 ) -> Result<JobOutcome> {
     let process = ProcessProxy::new(client.connection(), path).await?;
+    // Apart from the listening: a guest that hangs answers nothing, and Ctrl-C must still count.
+    let (orders, queue) = unbounded_channel();
+    tokio::select! {
+        outcome = listen(&mut events, signals, terminal, &orders) => outcome,
+        never = carry_out(&process, queue) => match never {},
+    }
+}
+
+/// Hears of the command's end and of signals, which it passes on as orders.
+async fn listen(
+    events: &mut UnboundedReceiver<Event>,
+    signals: &mut Signals,
+    terminal: bool,
+    orders: &UnboundedSender<Order>,
+) -> Result<JobOutcome> {
     let mut deadly = 0;
     loop {
         let heard = tokio::select! {
@@ -114,15 +136,14 @@ async fn stay(
             },
             heard = signals.next() => heard,
         };
-        // A command that has just ended takes no signal: its end is on the way.
+        // The queue's other end lives as long as this.
         match heard {
             Heard::Window if terminal => {
-                let (columns, rows) = window_size();
-                let _ = process.resize(columns, rows).await;
+                let _ = orders.send(Order::Resize);
             }
             Heard::Window => {}
             Heard::Deadly(name, number) => {
-                let _ = process.signal(name.to_owned()).await;
+                let _ = orders.send(Order::Signal(name));
                 deadly += 1;
                 // With its terminal gone nobody could end it any more.
                 if deadly >= PATIENCE || (terminal && name == "HUP") {
@@ -131,6 +152,21 @@ async fn stay(
             }
         }
     }
+}
+
+/// Carries orders out one after the other, for ever.
+async fn carry_out(process: &ProcessProxy<'_>, mut queue: UnboundedReceiver<Order>) -> Infallible {
+    while let Some(order) = queue.recv().await {
+        // A command that has just ended takes no signal: its end is on the way.
+        let _ = match order {
+            Order::Signal(name) => process.signal(name.to_owned()).await,
+            Order::Resize => {
+                let (columns, rows) = window_size();
+                process.resize(columns, rows).await
+            }
+        };
+    }
+    std::future::pending().await
 }
 
 /// Columns and rows; the classic ones when the terminal does not know.

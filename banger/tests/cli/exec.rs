@@ -90,6 +90,20 @@ fn signals_go_to_the_command() {
 }
 
 #[test]
+fn signals_count_also_when_the_guest_takes_none() {
+    let host = Host::new();
+    let mut child = host.command(&["vm", "exec", "a", "--", "hang"]).spawn().unwrap();
+    host.fake.wait_for("hang");
+    signal(&child, Signal::INT);
+    host.fake.wait_for("signal INT");
+    // Nothing answers that one. The third leaves.
+    signal(&child, Signal::TERM);
+    signal(&child, Signal::QUIT);
+    let status = child.wait().unwrap().code();
+    assert!(matches!(status, Some(131 | 143)), "{status:?}");
+}
+
+#[test]
 fn a_terminal_is_raw_meanwhile_has_its_size_and_is_put_back() {
     let host = Host::new();
     let (master, slave) = pty();

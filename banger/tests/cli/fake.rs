@@ -26,6 +26,7 @@ use zbus::{Guid, OwnedObjectPath, fdo};
 pub(crate) struct Fake {
     calls: Arc<(Mutex<Vec<String>>, Condvar)>,
     last_job: Arc<Mutex<u32>>,
+    left: Arc<Notify>,
 }
 
 impl Fake {
@@ -54,10 +55,18 @@ impl Fake {
                 let builder = Builder::address(address.as_str()).name(SERVICE);
                 let connection = fake.objects(builder).build().await.unwrap();
                 there.send(()).unwrap();
-                connection.closed().await;
+                tokio::select! {
+                    () = connection.closed() => {}
+                    () = fake.left.notified() => connection.close().await.unwrap(),
+                }
             });
         });
         joined.recv().unwrap();
+    }
+
+    /// Leaves the bus, as a daemon does that is killed.
+    pub(crate) fn leave(&self) {
+        self.left.notify_one();
     }
 
     pub(crate) async fn serve(self, listener: UnixListener) {
@@ -271,11 +280,18 @@ impl JobApi for FakeJob {
         let signal = match name.as_str() {
             "INT" => Signal::INT,
             "TERM" => Signal::TERM,
+            "QUIT" => Signal::QUIT,
             _ => return Err(Error::new(ErrorKind::InvalidArgument, name)),
         };
         let pid = *self.pid.lock().unwrap();
-        kill_process(pid.unwrap(), signal).unwrap();
+        if let Some(pid) = pid {
+            kill_process(pid, signal).unwrap();
+        }
         self.fake.called(format!("signal {name}"));
+        if pid.is_none() {
+            // The guest hangs.
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 
@@ -477,9 +493,13 @@ impl VmApi for FakeVm {
         options: ExecOptions,
         stdio: [OwnedFd; 3],
     ) -> Result<JobPath> {
-        self.fake
-            .job(&caller, "exec", Plan::Process(argv, options, stdio))
-            .await
+        let plan = if argv == ["hang"] {
+            self.fake.called("hang");
+            Plan::Never
+        } else {
+            Plan::Process(argv, options, stdio)
+        };
+        self.fake.job(&caller, "exec", plan).await
     }
 
     async fn open_log(&self, _: Caller, options: LogOptions) -> Result<OwnedFd> {
