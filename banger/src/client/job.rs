@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use banger_bus::api::bus_name_gone;
 use banger_bus::{Error as BusError, ErrorKind, JobOutcome, JobProxy, SERVICE, path};
 use banger_model::JobResult;
 use futures_util::StreamExt;
@@ -11,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 use zbus::message::{Message, Type};
-use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
+use zbus::names::WellKnownName;
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, fdo};
 
 use super::Client;
 use crate::error::{Error, Result};
@@ -164,9 +166,18 @@ impl Jobs {
         let mut stream = MessageStream::for_match_rule(rule.build()?, connection, None).await?;
         let jobs = Arc::new(Self::default());
         let task = Arc::clone(&jobs);
+        let daemon = daemon_gone(connection).await?;
         tokio::spawn(async move {
-            while let Some(Ok(message)) = stream.next().await {
-                task.deliver(&message);
+            let delivering = async {
+                while let Some(Ok(message)) = stream.next().await {
+                    task.deliver(&message);
+                }
+            };
+            tokio::select! {
+                // What the daemon said last came before its end.
+                biased;
+                () = delivering => {}
+                () = daemon => {}
             }
             task.close();
         });
@@ -266,6 +277,26 @@ impl Jobs {
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Resolves when the daemon has left a message bus: the connection to that says nothing of it.
+async fn daemon_gone(connection: &Connection) -> Result<impl Future<Output = ()> + Send + use<>> {
+    let owner = if connection.is_bus() {
+        let bus = fdo::DBusProxy::new(connection).await?;
+        bus.get_name_owner(WellKnownName::from_static_str_unchecked(SERVICE).into())
+            .await
+            .ok()
+    } else {
+        None
+    };
+    let connection = connection.clone();
+    Ok(async move {
+        match owner {
+            // An error means that the bus is gone, and the daemon with it.
+            Some(owner) => drop(bus_name_gone(&connection, owner.as_str()).await),
+            None => std::future::pending().await,
+        }
+    })
 }
 
 impl Queues {

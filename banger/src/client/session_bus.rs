@@ -1,8 +1,13 @@
 //! The daemon on the session bus, where there is one.
 
+use std::time::Duration;
+
 use banger_bus::SERVICE;
 use zbus::names::{BusName, WellKnownName};
 use zbus::{Connection, fdo};
+
+/// How long the bus may take to greet us; one that hangs counts as none. The daemon waits as long.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A connection to the session bus if the daemon is there already.
 pub(super) async fn running() -> Option<Connection> {
@@ -24,9 +29,12 @@ pub(super) async fn activate() -> Option<Connection> {
 }
 
 async fn connect() -> Option<(Connection, fdo::DBusProxy<'static>)> {
-    let connection = Connection::session().await.ok()?;
-    let bus = fdo::DBusProxy::new(&connection).await.ok()?;
-    Some((connection, bus))
+    let connecting = async {
+        let connection = Connection::session().await.ok()?;
+        let bus = fdo::DBusProxy::new(&connection).await.ok()?;
+        Some((connection, bus))
+    };
+    tokio::time::timeout(ANSWER, connecting).await.ok().flatten()
 }
 
 fn service() -> WellKnownName<'static> {

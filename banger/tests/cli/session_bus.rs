@@ -1,9 +1,10 @@
 //! The same on a message bus.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::host::Host;
+use crate::host::{Host, rest, wait_for};
 
 /// A bus of the test's own, until it is dropped.
 struct Bus {
@@ -65,4 +66,42 @@ fn a_daemon_on_the_session_bus_is_found() {
         Some(7)
     );
     assert!(!host.path("run/banger").exists());
+}
+
+#[test]
+fn a_daemon_that_dies_on_the_bus_is_not_waited_for() {
+    let Some(bus) = Bus::start() else { return };
+    let host = Host::without_daemon();
+    host.fake.join(&bus.address);
+    let mut child = host
+        .command(&["vm", "create", "stuck"])
+        .env("DBUS_SESSION_BUS_ADDRESS", &bus.address)
+        .env_remove("BANGERD")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    wait_for(&mut err, "Working");
+    host.fake.leave();
+    let said = rest(err);
+    assert!(said.contains("The daemon ended before the job did"), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_bus_that_hangs_is_none() {
+    let host = Host::without_daemon();
+    let socket = host.path("silent");
+    // Connections wait in its queue for ever.
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let status = host
+        .command(&["daemon", "status"])
+        .env(
+            "DBUS_SESSION_BUS_ADDRESS",
+            format!("unix:path={}", socket.display()),
+        )
+        .env_remove("BANGERD")
+        .output()
+        .unwrap();
+    assert_eq!(status.status.code(), Some(3));
 }

@@ -129,7 +129,11 @@ impl Caller {
     }
 }
 
-async fn bus_name_gone(connection: &Connection, sender: &str) -> zbus::Result<()> {
+/// Resolves when `sender`, a unique name, is not on the bus any more.
+///
+/// # Errors
+/// When the bus is gone, or the name is none.
+pub async fn bus_name_gone(connection: &Connection, sender: &str) -> zbus::Result<()> {
     use futures_util::StreamExt;
     let bus = fdo::DBusProxy::new(connection).await?;
     // Subscribe first, then ask: no window in between.
