@@ -272,3 +272,10 @@ fn what_makes_no_sense_is_refused() {
     }
     assert_eq!(Command::new(&[], shell()).unwrap().line, None);
 }
+
+#[tokio::test]
+async fn a_guest_opens_no_channels() {
+    let mut rig = rig().await;
+    rig.start(": open-channels").outcome.await.unwrap().unwrap();
+    assert_eq!(rig.guest.opened.recv().await, Some([false; 7]));
+}

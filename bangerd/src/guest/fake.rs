@@ -21,11 +21,14 @@ pub(super) struct FakeGuest {
     /// The status of each command that has ended here, as its shell gave it.
     pub(super) ended: mpsc::UnboundedReceiver<std::process::ExitStatus>,
     pub(super) connections: mpsc::UnboundedReceiver<SocketAddr>,
+    /// Which of the channels that a guest could open were accepted.
+    pub(super) opened: mpsc::UnboundedReceiver<[bool; 7]>,
 }
 
 struct Server {
     client: PublicKey,
     ended: mpsc::UnboundedSender<std::process::ExitStatus>,
+    opened: mpsc::UnboundedSender<[bool; 7]>,
     channels: HashMap<ChannelId, Channel<Msg>>,
     env: Vec<(String, String)>,
 }
@@ -52,12 +55,14 @@ impl FakeGuest {
         });
         let (ended, receiver) = mpsc::unbounded_channel();
         let (connected, connections) = mpsc::unbounded_channel();
+        let (open, opened) = mpsc::unbounded_channel();
         let client = client.public_key().clone();
         tokio::spawn(async move {
             while let Ok((stream, address)) = listener.accept().await {
                 let server = Server {
                     client: client.clone(),
                     ended: ended.clone(),
+                    opened: open.clone(),
                     channels: HashMap::new(),
                     env: Vec::new(),
                 };
@@ -71,6 +76,7 @@ impl FakeGuest {
             endpoint,
             ended: receiver,
             connections,
+            opened,
         }
     }
 }
@@ -114,6 +120,22 @@ impl server::Handler for Server {
         let line = String::from_utf8_lossy(line).into_owned();
         if line.contains("refuse-me") {
             return session.channel_failure(id);
+        }
+        if line.contains("open-channels") {
+            let (handle, opened) = (session.handle(), self.opened.clone());
+            tokio::spawn(async move {
+                let results = [
+                    handle.channel_open_forwarded_tcpip("a", 1, "b", 2).await,
+                    handle.channel_open_agent().await,
+                    handle.channel_open_x11("a", 1).await,
+                    handle.channel_open_session().await,
+                    handle.channel_open_direct_tcpip("a", 1, "b", 2).await,
+                    handle.channel_open_forwarded_streamlocal("/a").await,
+                    handle.channel_open_direct_streamlocal("/a").await,
+                ];
+                // A test that has ended does not listen.
+                let _ = opened.send(results.map(|opened| opened.is_ok()));
+            });
         }
         session.channel_success(id)?;
         let child = Command::new("/bin/sh")
