@@ -30,7 +30,7 @@ pub(super) struct Started {
     pub(super) end: tokio::sync::oneshot::Sender<Result<JobOutcome>>,
 }
 
-pub(super) struct FakeVm(pub(super) Mutex<VmInfo>);
+pub(crate) struct FakeVm(pub(crate) Mutex<VmInfo>);
 
 pub(super) struct FakeImage;
 
@@ -54,7 +54,7 @@ pub(super) async fn client(bus: &Bus) -> Connection {
     Builder::unix_stream(theirs).p2p().build().await.unwrap()
 }
 
-pub(super) fn vm(name: &str) -> VmInfo {
+pub(crate) fn vm(name: &str) -> VmInfo {
     VmInfo {
         id: "30313233343536373839616263646566".to_owned(),
         name: name.to_owned(),
@@ -244,6 +244,6 @@ impl KernelApi for FakeKernel {
 }
 
 /// The path of the VM of [`vm`].
-pub(super) fn vm_path() -> OwnedObjectPath {
+pub(crate) fn vm_path() -> OwnedObjectPath {
     path::vm(&vm("").id)
 }

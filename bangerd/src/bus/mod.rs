@@ -6,7 +6,7 @@
 
 mod event;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod hub;
 mod idle;
 mod peer;

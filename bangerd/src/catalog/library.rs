@@ -210,6 +210,8 @@ impl Library {
     }
 
     pub(crate) async fn delete_image(self: &Arc<Self>, name: &ImageName) -> Result<()> {
+        // First the turn: a VM may come to use it while a pull is waited for.
+        let _turn = self.turns.take(&format!("image {name}"), || {}).await;
         let users: Vec<String> = self
             .bus
             .vms()
@@ -226,7 +228,6 @@ impl Library {
                 &users,
             ));
         }
-        let _turn = self.turns.take(&format!("image {name}"), || {}).await;
         let (images, wanted) = (self.dirs.images(), name.clone());
         self.blocking(&JobContext::silent(), About::Image, move |_, _| {
             image::delete(&images, &wanted)
@@ -235,6 +236,7 @@ impl Library {
     }
 
     pub(crate) async fn delete_kernel(self: &Arc<Self>, name: &KernelName) -> Result<()> {
+        let _turn = self.turns.take(&format!("kernel {name}"), || {}).await;
         let kernels = self.dirs.kernels();
         let there = kernel::load(&kernels, name).map_err(|error| convert(&error, About::Kernel))?;
         let vms: Vec<String> = self
@@ -271,7 +273,6 @@ impl Library {
                 &images,
             ));
         }
-        let _turn = self.turns.take(&format!("kernel {name}"), || {}).await;
         let wanted = name.clone();
         self.blocking(&JobContext::silent(), About::Kernel, move |_, _| {
             kernel::remove(&kernels, &wanted)
@@ -492,4 +493,28 @@ fn in_use(kind: ErrorKind, what: &str, name: &str, by: &str, users: &[String]) -
         format!("{what} {name} is in use by the {by}{plural} {}", users.join(", ")),
     )
     .hint(format!("Delete the {by}{plural} first."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::fake::{FakeVm, vm, vm_path};
+
+    #[tokio::test]
+    async fn what_comes_into_use_while_a_pull_is_waited_for_is_not_deleted() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = Dirs::resolve(|key| (key == "HOME").then(|| home.path().into())).unwrap();
+        let bus = Bus::new();
+        let (config, jobs) = (ConfigFile::new(&dirs), Jobs::new(bus.clone()));
+        let library = Library::open(dirs, config, bus.clone(), jobs);
+        let name = "image".parse().unwrap();
+        let (pull, _) = library.turns.take("image image", || {}).await;
+        let pulled = async {
+            bus.vm_added(&vm_path(), Arc::new(FakeVm(Mutex::new(vm("a")))));
+            drop(pull);
+        };
+        // In this order: the deletion waits before the VM is there.
+        let (deleted, ()) = tokio::join!(biased; library.delete_image(&name), pulled);
+        assert_eq!(deleted.unwrap_err().kind, ErrorKind::ImageInUse);
+    }
 }
