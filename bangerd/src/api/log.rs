@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use banger_bus::api::Caller;
 use banger_bus::{Error, ErrorKind, LogOptions, Result};
+use banger_model::VmState;
 use banger_model::limits::MAX_CONSOLE_BYTES;
 use banger_sys::file::sealed_memfd;
 use banger_sys::inotify::FileWatch;
@@ -32,7 +33,9 @@ pub(super) async fn open(
     let follow = options.follow.unwrap_or(false);
     match vm.console() {
         Console::Journal { unit, started_us } => {
-            let mut command = journal(&unit, started_us, &options);
+            let state = vm.state();
+            let mut command = journal(&unit, started_us, &options, state);
+            let follow = is_followed(&options, state);
             let (reader, writer) = io::pipe().map_err(no_pipe)?;
             let child = command.stdout(writer).spawn().map_err(|error| {
                 Error::new(ErrorKind::MissingTool, format!("Cannot run journalctl: {error}"))
@@ -73,7 +76,12 @@ pub(super) async fn open(
     }
 }
 
-fn journal(unit: &str, started_us: u64, options: &LogOptions) -> Command {
+/// A VM that has stopped has said all: its end would only cut the reading short.
+fn is_followed(options: &LogOptions, state: VmState) -> bool {
+    options.follow.unwrap_or(false) && state.is_live()
+}
+
+fn journal(unit: &str, started_us: u64, options: &LogOptions, state: VmState) -> Command {
     let mut command = Command::new("journalctl");
     command
         .args([
@@ -95,7 +103,7 @@ fn journal(unit: &str, started_us: u64, options: &LogOptions) -> Command {
         Some(lines) => command.arg(format!("--lines={lines}")),
         None => command.arg("--lines=all"),
     };
-    if options.follow.unwrap_or(false) {
+    if is_followed(options, state) {
         command.arg("--follow");
     }
     command
@@ -230,6 +238,20 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn the_journal_of_a_stopped_vm_is_read_to_its_end() {
+        let options = LogOptions {
+            follow: Some(true),
+            ..LogOptions::default()
+        };
+        for (state, follow) in [(VmState::Running, true), (VmState::Stopped, false)] {
+            assert_eq!(is_followed(&options, state), follow);
+            let command = journal("a.scope", 0, &options, state);
+            let said = command.as_std().get_args().any(|argument| argument == "--follow");
+            assert_eq!(said, follow);
+        }
+    }
 
     #[test]
     fn the_last_lines_are_whole_lines() {
