@@ -34,7 +34,10 @@ impl Services {
         let jobs = Jobs::new(bus.clone());
         let config = ConfigFile::new(dirs);
         let library = Library::open(dirs.clone(), config.clone(), bus.clone(), jobs.clone());
-        let key = config.read().and_then(|config| client_key(&config, dirs));
+        let key = config
+            .read()
+            .and_then(|config| client_key(&config, dirs))
+            .map_err(|error| error.hint(restart_hint()));
         if let Err(error) = &key {
             tracing::error!(%error, "The owner's files cannot be used");
         }
@@ -69,6 +72,14 @@ impl Services {
     pub(crate) fn key(&self) -> Result<&ClientKey> {
         self.key.as_ref().map_err(Error::clone)
     }
+}
+
+/// What is corrected while the daemon runs does not count: guests learn the key at their start.
+fn restart_hint() -> String {
+    format!(
+        "The daemon read this when it started; when it is corrected, end it with `kill {}`: VMs keep running.",
+        std::process::id()
+    )
 }
 
 fn client_key(config: &Config, dirs: &Dirs) -> Result<ClientKey> {

@@ -253,9 +253,13 @@ async fn retake_name(connection: &Connection) {
 }
 
 fn idle_time() -> Duration {
-    let text = std::env::var("BANGER_IDLE_SECONDS").ok();
-    text.and_then(|text| text.parse().ok())
-        .map_or(IDLE, Duration::from_secs)
+    seconds(std::env::var("BANGER_IDLE_SECONDS").ok().as_deref()).unwrap_or(IDLE)
+}
+
+/// At most what fits into 32 bits: a clock cannot have every number of seconds added.
+fn seconds(text: Option<&str>) -> Option<Duration> {
+    let seconds: u64 = text?.parse().ok()?;
+    Some(Duration::from_secs(seconds.min(u32::MAX.into())))
 }
 
 /// The signals that end the daemon.
@@ -280,5 +284,20 @@ impl Ends {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_idle_time_can_be_waited_for() {
+        for text in [None, Some(""), Some("-1"), Some("x")] {
+            assert_eq!(seconds(text), None);
+        }
+        assert_eq!(seconds(Some("0")), Some(Duration::ZERO));
+        let most = seconds(Some(&u64::MAX.to_string())).unwrap();
+        assert!(tokio::time::Instant::now().checked_add(most).is_some());
     }
 }
