@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -27,7 +27,7 @@ const END: Duration = Duration::from_secs(5);
 /// Daemons that may leave while we greet them.
 const MOST_LEFT: u32 = 2;
 /// How much of the daemon's log an error repeats, in bytes.
-const TAIL: usize = 2000;
+const TAIL: u64 = 2000;
 
 /// The daemon that the user names.
 pub(super) fn named_daemon() -> Option<PathBuf> {
@@ -105,9 +105,16 @@ async fn start_locked(dirs: &Dirs, lock: File) -> Result<(Connection, Transport)
 
 /// What the daemon said last on its standard error.
 pub(crate) fn log_tail(log: &Path) -> String {
-    let bytes = fs::read(log).unwrap_or_default();
-    let tail = &bytes[bytes.len().saturating_sub(TAIL)..];
-    let text = String::from_utf8_lossy(tail);
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(end.saturating_sub(TAIL)))?;
+        let mut tail = Vec::new();
+        file.take(TAIL).read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    let tail = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&tail);
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -161,13 +168,14 @@ fn listen(socket: &Path) -> Result<UnixListener> {
 
 fn spawn(listener: UnixListener, log: &Path) -> Result<Child> {
     let program = daemon_program()?;
-    // A new daemon begins a new log; what it says later is the journal's, or bounded by itself.
+    // A new daemon begins a new log. One that is just leaving may still have it open: what both
+    // say is appended.
     let log_file = OpenOptions::new()
         .create(true)
-        .write(true)
-        .truncate(true)
+        .append(true)
         .mode(0o600)
         .open(log)
+        .and_then(|file| file.set_len(0).map(|()| file))
         .map_err(|e| Error::io(format!("Cannot write {log:?}"), e))?;
     let mut command = Command::new(&program);
     command
@@ -216,6 +224,8 @@ fn is_executable(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -225,8 +235,12 @@ mod tests {
         assert_eq!(log_tail(&log), "");
         fs::write(&log, "one\ntwo\n\nthree\nfour\n").unwrap();
         assert_eq!(log_tail(&log), "two; three; four");
-        fs::write(&log, "x".repeat(10 * TAIL)).unwrap();
-        assert_eq!(log_tail(&log).len(), TAIL);
+        // Far more than could be read as a whole: a hole, and words at its end.
+        let mut file = File::create(&log).unwrap();
+        file.set_len(1 << 40).unwrap();
+        file.seek(SeekFrom::End(0)).unwrap();
+        file.write_all(b"\nlast\n").unwrap();
+        assert!(log_tail(&log).ends_with("; last"));
     }
 
     #[test]
