@@ -197,7 +197,7 @@ fn limit(limits: &Limits) -> io::Result<()> {
 
 /// All of them from all sets; the bounding set only where CAP_SETPCAP allows it, which is
 /// where anything is in the others.
-fn drop_capabilities() -> io::Result<()> {
+pub(crate) fn drop_capabilities() -> io::Result<()> {
     let last: u32 = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
         .ok()
         .and_then(|text| text.trim_end().parse().ok())
@@ -240,7 +240,7 @@ fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     close_range(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
+pub(crate) fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
     if last < first {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! What the rest of banger needs from the kernel and what cannot be had without `unsafe`, or
 //! what is easy to get wrong: processes by descriptor, launching a confined program,
-//! Landlock, the journal's stream, file events, and the question whether KVM works.
+//! Landlock, a filter of system calls, the journal's stream, file events, and the question
+//! whether KVM works.
 //!
 //! This is the only crate that may contain `unsafe`; everything it offers is safe to call.
 
@@ -13,5 +14,7 @@ pub mod landlock;
 pub mod launch;
 pub mod listen;
 pub mod pidfd;
+pub mod worker;
 
 mod confine;
+mod seccomp;
