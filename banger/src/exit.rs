@@ -132,10 +132,9 @@ mod tests {
     fn outcome(exit_status: Option<i32>, signal: Option<&str>) -> JobOutcome {
         JobOutcome {
             result: JobResult::Done,
-            error: None,
-            object: None,
             exit_status,
             signal: signal.map(str::to_owned),
+            ..JobOutcome::done()
         }
     }
 

@@ -95,6 +95,7 @@ async fn start(
             .ok()
             .filter(|term| command.terminal && !term.is_empty()),
         shell: command.argv.is_empty().then_some(true),
+        ..ExecOptions::default()
     };
     let [stdin, stdout, stderr] = streams.map(OwnedFd::from);
     Ok(vm

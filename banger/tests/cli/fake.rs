@@ -11,9 +11,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use async_trait::async_trait;
 use banger_bus::api::{Caller, ImageApi, JobApi, JobPath, KernelApi, ManagerApi, VmApi};
 use banger_bus::{
-    CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ImageInfo, ImageObject, ImportKernelOptions,
-    JobInfo, JobObject, JobOutcome, KernelInfo, KernelObject, LogOptions, ManagerObject, ProcessObject,
-    PullOptions, RegisterOptions, Result, SERVICE, StartOptions, StopOptions, VmInfo, VmObject, path,
+    CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ExportOptions, ImageInfo, ImageObject,
+    ImportKernelOptions, JobInfo, JobObject, JobOutcome, KernelInfo, KernelObject, LogOptions, ManagerObject,
+    ProcessObject, PruneOptions, PullOptions, RegisterOptions, Result, SERVICE, StartOptions, StopOptions,
+    VmInfo, VmObject, path,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Notify;
@@ -268,6 +269,7 @@ impl JobApi for FakeJob {
             stage: self.stage.lock().unwrap().clone(),
             fraction: -1.0,
             message: String::new(),
+            parts: Vec::new(),
         }
     }
 
@@ -392,6 +394,10 @@ impl ManagerApi for Fake {
 
     async fn look_up_image(&self, name: String) -> Result<OwnedObjectPath> {
         Ok(path::image(&name))
+    }
+
+    async fn prune_images(&self, _: Caller, _: PruneOptions) -> Result<JobPath> {
+        not_here()
     }
 
     async fn pull_kernel(&self, caller: Caller, name: String, _: PullOptions) -> Result<JobPath> {
@@ -524,6 +530,15 @@ impl ImageApi for FakeImage {
             size_bytes: 2 << 30,
             used_bytes: 900 << 20,
             origin: "recipe".to_owned(),
+            digest: String::new(),
+            reference: String::new(),
+            layers: Vec::new(),
+            env: BTreeMap::default(),
+            user: String::new(),
+            working_directory: String::new(),
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            labels: BTreeMap::default(),
             created_us: 0,
         }
     }
@@ -534,6 +549,18 @@ impl ImageApi for FakeImage {
 
     async fn promote(&self, _: Caller) -> Result<JobPath> {
         Err(Error::new(ErrorKind::WrongState, "It is in the store already"))
+    }
+
+    async fn tag(&self, _: String) -> Result<OwnedObjectPath> {
+        not_here()
+    }
+
+    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        not_here()
+    }
+
+    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        not_here()
     }
 }
 
@@ -558,6 +585,18 @@ impl KernelApi for FakeKernel {
     async fn delete(&self) -> Result<()> {
         Ok(())
     }
+
+    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        not_here()
+    }
+
+    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        not_here()
+    }
+}
+
+fn not_here<T>() -> Result<T> {
+    Err(Error::new(ErrorKind::Failed, "Not in this test"))
 }
 
 /// One for each name.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, ManagerApi};
 use banger_bus::{
-    CreateOptions, ImportKernelOptions, JobOutcome, PullOptions, RegisterOptions, Result, path,
+    CreateOptions, Error, ErrorKind, ImportKernelOptions, JobOutcome, PruneOptions, PullOptions,
+    RegisterOptions, Result, path,
 };
 use banger_model::{Config, Dirs};
 use zbus::OwnedObjectPath;
@@ -94,6 +95,10 @@ impl ManagerApi for Manager {
 
     async fn look_up_image(&self, name: String) -> Result<OwnedObjectPath> {
         self.services.library.look_up_image(&name)
+    }
+
+    async fn prune_images(&self, _: Caller, _: PruneOptions) -> Result<JobPath> {
+        Err(Error::new(ErrorKind::Failed, "Cannot prune images yet"))
     }
 
     async fn pull_kernel(&self, caller: Caller, name: String, options: PullOptions) -> Result<JobPath> {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use banger_bus::api::{Caller, ImageApi, JobPath, KernelApi, ManagerApi, VmApi};
 use banger_bus::{
-    CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ImageInfo, ImportKernelOptions, JobOutcome,
-    KernelInfo, LogOptions, PullOptions, RegisterOptions, Result, StartOptions, StopOptions, VmInfo, path,
+    CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ExportOptions, ImageInfo,
+    ImportKernelOptions, JobOutcome, KernelInfo, LogOptions, PruneOptions, PullOptions, RegisterOptions,
+    Result, StartOptions, StopOptions, VmInfo, path,
 };
 use tokio::sync::mpsc;
 use zbus::connection::Builder;
@@ -128,6 +129,10 @@ impl ManagerApi for FakeManager {
         no()
     }
 
+    async fn prune_images(&self, _: Caller, _: PruneOptions) -> Result<JobPath> {
+        no()
+    }
+
     async fn pull_kernel(&self, _: Caller, _: String, _: PullOptions) -> Result<JobPath> {
         no()
     }
@@ -209,6 +214,15 @@ impl ImageApi for FakeImage {
             size_bytes: 0,
             used_bytes: 0,
             origin: String::new(),
+            digest: String::new(),
+            reference: String::new(),
+            layers: Vec::new(),
+            env: BTreeMap::default(),
+            user: String::new(),
+            working_directory: String::new(),
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            labels: BTreeMap::default(),
             created_us: 0,
         }
     }
@@ -218,6 +232,18 @@ impl ImageApi for FakeImage {
     }
 
     async fn promote(&self, _: Caller) -> Result<JobPath> {
+        no()
+    }
+
+    async fn tag(&self, _: String) -> Result<OwnedObjectPath> {
+        no()
+    }
+
+    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        no()
+    }
+
+    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
         no()
     }
 }
@@ -239,6 +265,14 @@ impl KernelApi for FakeKernel {
     }
 
     async fn delete(&self) -> Result<()> {
+        no()
+    }
+
+    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        no()
+    }
+
+    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
         no()
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Weak;
 
 use async_trait::async_trait;
 use banger_bus::api::{Caller, ImageApi, JobPath};
-use banger_bus::{Error, ErrorKind, ImageInfo, Result};
+use banger_bus::{Error, ErrorKind, ExportOptions, ImageInfo, Result};
 use banger_image::image::{Image, ImageKernel, Kind, Origin};
+use zbus::OwnedObjectPath;
 
 use super::library::Library;
 
@@ -19,6 +20,7 @@ pub(super) struct ImageEntry {
 /// What is told of an image. Looks at its file. Blocks.
 fn info(image: &Image) -> ImageInfo {
     let used = std::fs::metadata(&image.rootfs).map_or(0, |found| found.blocks() * 512);
+    let process = &image.config.process;
     ImageInfo {
         name: image.name.to_string(),
         kind: match image.kind {
@@ -36,7 +38,28 @@ fn info(image: &Image) -> ImageInfo {
         origin: match &image.origin {
             Origin::Recipe { mirror, recipe } => format!("recipe for {} from {mirror}", recipe.suite),
             Origin::Registered { rootfs } => format!("registered from {}", rootfs.display()),
+            Origin::Oci { reference, .. } => reference.clone(),
+            Origin::Bundle { url, .. } => format!("bundle {url}"),
         },
+        digest: image
+            .origin
+            .digest()
+            .map(|digest| digest.to_string())
+            .unwrap_or_default(),
+        reference: match &image.origin {
+            Origin::Oci { reference, .. } => reference.clone(),
+            _ => String::new(),
+        },
+        layers: match &image.origin {
+            Origin::Oci { layers, .. } => layers.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        },
+        env: image.config.env.clone(),
+        user: process.user.clone().unwrap_or_default(),
+        working_directory: process.working_directory.clone().unwrap_or_default(),
+        entrypoint: process.entrypoint.clone(),
+        command: process.command.clone(),
+        labels: image.config.labels.clone(),
         created_us: image.created.saturating_mul(1_000_000),
     }
 }
@@ -53,6 +76,18 @@ impl ImageApi for ImageEntry {
 
     async fn promote(&self, caller: Caller) -> Result<JobPath> {
         library(&self.library)?.promote(caller, &self.image.name).await
+    }
+
+    async fn tag(&self, _: String) -> Result<OwnedObjectPath> {
+        Err(Error::new(ErrorKind::Failed, "Cannot tag yet"))
+    }
+
+    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        Err(Error::new(ErrorKind::Failed, "Cannot export yet"))
+    }
+
+    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        Err(Error::new(ErrorKind::Failed, "Cannot publish yet"))
     }
 }
 

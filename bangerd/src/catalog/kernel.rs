@@ -3,8 +3,8 @@
 use std::sync::Weak;
 
 use async_trait::async_trait;
-use banger_bus::api::KernelApi;
-use banger_bus::{KernelInfo, Result};
+use banger_bus::api::{Caller, JobPath, KernelApi};
+use banger_bus::{Error, ErrorKind, ExportOptions, KernelInfo, Result};
 use banger_image::kernel::{Kernel, Origin};
 
 use super::image::library;
@@ -48,5 +48,13 @@ impl KernelApi for KernelEntry {
 
     async fn delete(&self) -> Result<()> {
         library(&self.library)?.delete_kernel(&self.kernel.name).await
+    }
+
+    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        Err(Error::new(ErrorKind::Failed, "Cannot export yet"))
+    }
+
+    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
+        Err(Error::new(ErrorKind::Failed, "Cannot publish yet"))
     }
 }

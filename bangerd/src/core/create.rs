@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::{CreateOptions, Error, ErrorKind};
-use banger_model::{EngineChoice, ImageName, KernelName, NetworkMode, VmId, VmName, VmSpec, VmState};
+use banger_model::{
+    EngineChoice, ImageName, KernelName, NetworkMode, Process, VmId, VmName, VmSpec, VmState,
+};
 use banger_store::{NewIntent, Operation, VmRecord};
 
 use super::capability::{self, Kind, Site, blocking};
@@ -246,6 +248,7 @@ impl Core {
                 network: request.network,
                 env: request.env.clone(),
                 labels: request.labels.clone(),
+                process: Process::default(),
             },
             kernel: kernel.name.clone(),
             machine_id: machine_id.iter().map(|b| format!("{b:02x}")).collect(),

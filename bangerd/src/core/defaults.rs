@@ -208,6 +208,7 @@ mod tests {
             network: banger_model::NetworkMode::Public,
             env: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
+            process: banger_model::Process::default(),
         };
         assert_eq!(check(&spec, HOST), Ok(()));
         for (bad, number) in [

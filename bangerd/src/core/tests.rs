@@ -191,6 +191,7 @@ fn row(name: &str, byte: u8, state: VmState) -> VmRecord {
             network: NetworkMode::Public,
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
+            process: banger_model::Process::default(),
         },
         kernel: "6.1".parse().unwrap(),
         machine_id: "0".repeat(32),

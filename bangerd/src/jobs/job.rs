@@ -180,6 +180,7 @@ mod tests {
             stage: String::new(),
             fraction: -1.0,
             message: String::new(),
+            parts: Vec::new(),
         }
     }
 

@@ -115,6 +115,7 @@ impl Jobs {
             stage: String::new(),
             fraction: -1.0,
             message: String::new(),
+            parts: Vec::new(),
         };
         Ok((place, info, cancel))
     }

@@ -11,8 +11,8 @@ use zbus::{Connection, fdo, names::BusName};
 use crate::error::Result;
 use crate::info::{ImageInfo, JobInfo, KernelInfo, VmInfo};
 use crate::options::{
-    CreateOptions, DeleteOptions, ExecOptions, ImportKernelOptions, LogOptions, PullOptions, RegisterOptions,
-    StartOptions, StopOptions,
+    CreateOptions, DeleteOptions, ExecOptions, ExportOptions, ImportKernelOptions, LogOptions, PruneOptions,
+    PullOptions, RegisterOptions, StartOptions, StopOptions,
 };
 
 /// Who called. A job that only he waits for ends when he leaves.
@@ -43,6 +43,7 @@ pub trait ManagerApi: Send + Sync + 'static {
         options: RegisterOptions,
     ) -> Result<JobPath>;
     async fn look_up_image(&self, name: String) -> Result<OwnedObjectPath>;
+    async fn prune_images(&self, caller: Caller, options: PruneOptions) -> Result<JobPath>;
     async fn pull_kernel(&self, caller: Caller, name: String, options: PullOptions) -> Result<JobPath>;
     async fn import_kernel(
         &self,
@@ -86,6 +87,9 @@ pub trait ImageApi: Send + Sync + 'static {
     fn info(&self) -> ImageInfo;
     async fn delete(&self) -> Result<()>;
     async fn promote(&self, caller: Caller) -> Result<JobPath>;
+    async fn tag(&self, name: String) -> Result<OwnedObjectPath>;
+    async fn export(&self, caller: Caller, file: String, options: ExportOptions) -> Result<JobPath>;
+    async fn publish(&self, caller: Caller, directory: String, options: ExportOptions) -> Result<JobPath>;
 }
 
 /// `org.banger.Kernel`.
@@ -93,6 +97,8 @@ pub trait ImageApi: Send + Sync + 'static {
 pub trait KernelApi: Send + Sync + 'static {
     fn info(&self) -> KernelInfo;
     async fn delete(&self) -> Result<()>;
+    async fn export(&self, caller: Caller, file: String, options: ExportOptions) -> Result<JobPath>;
+    async fn publish(&self, caller: Caller, directory: String, options: ExportOptions) -> Result<JobPath>;
 }
 
 /// `org.banger.Job`, and `org.banger.Process` for `exec`.

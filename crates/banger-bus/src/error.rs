@@ -78,6 +78,8 @@ kinds!(
     Cancelled,
     /// Something that must be fetched could not be.
     FetchFailed,
+    /// A registry wants a login, or refuses the one it was given.
+    LoginRequired,
     /// A state directory or database that this version must not touch.
     StoreUnusable,
     /// Everything else; the text says what.

@@ -94,9 +94,28 @@ info!(
         used_bytes: u64 = "UsedBytes",
         /// Where it came from, for people.
         origin: String = "Origin",
+        /// `sha256:<64 hexadecimal digits>` of what was fetched: of the manifest of an image of a
+        /// registry, of a bundle; empty where nothing was.
+        digest: String = "Digest",
+        /// The registry's reference in its full form; empty for other images.
+        reference: String = "Reference",
+        /// The digests of the layers that it was made of, the lowest first.
+        layers: Vec<String> = "Layers",
+        /// What the image says about its processes, as OCI's image configuration has it. Its
+        /// author wrote it: show it with care, and use it in guests only.
+        env: BTreeMap<String, String> = "Env",
+        user: String = "User",
+        working_directory: String = "WorkingDirectory",
+        entrypoint: Vec<String> = "Entrypoint",
+        command: Vec<String> = "Command",
+        labels: BTreeMap<String, String> = "Labels",
         created_us: u64 = "CreatedUSec",
     }
 );
+
+/// Where one part of a job is: its name, one of `waiting`, `fetching`, `cached`, `fetched`,
+/// `unpacking` and `done`, the bytes done in that state, and the bytes in all (0: not known).
+pub type JobPart = (String, String, u64, u64);
 
 info!(
     /// A kernel.
@@ -121,7 +140,8 @@ info!(
     JobInfo {
         id: u32 = "Id",
         /// `create`, `start`, `stop`, `restart`, `kill`, `delete`, `exec`, `pull-image`,
-        /// `promote-image`, `pull-kernel`, `import-kernel`, `prune`.
+        /// `promote-image`, `prune-images`, `export-image`, `publish-image`, `pull-kernel`,
+        /// `import-kernel`, `export-kernel`, `publish-kernel`.
         operation: String = "Operation",
         /// The object it works on, `/` where there is none yet.
         object: OwnedObjectPath = "Object",
@@ -129,6 +149,8 @@ info!(
         /// 0 to 1 within the stage, negative when it cannot be told.
         fraction: f64 = "Fraction",
         message: String = "Message",
+        /// What goes on at once within the stage, as the layers of an image; often empty.
+        parts: Vec<JobPart> = "Parts",
     }
 );
 
@@ -147,7 +169,7 @@ macro_rules! from_variant {
     )+};
 }
 
-from_variant!(String, u32, u64, f64, Vec<String>, OwnedObjectPath);
+from_variant!(String, u32, u64, f64, Vec<String>, Vec<JobPart>, OwnedObjectPath);
 
 impl FromVariant for BTreeMap<String, String> {
     fn from_variant(value: OwnedVariant) -> Option<Self> {

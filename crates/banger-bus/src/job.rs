@@ -9,6 +9,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::api::JobApi;
 use crate::error::{Error, ErrorKind, Result};
+use crate::info::JobPart;
 
 /// How a job ended, as its `Removed` signal tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,13 @@ pub struct JobOutcome {
     pub exit_status: Option<i32>,
     /// `exec`: the signal that ended the command, without `SIG`.
     pub signal: Option<String>,
+    /// `prune-images`: what was removed, an image's name or a layer's digest each. `export-…`
+    /// and `publish-…`: the file that was written.
+    pub names: Vec<String>,
+    /// `prune-images`: the bytes that were given back. `export-…` and `publish-…`: the file's.
+    pub bytes: Option<u64>,
+    /// `export-…` and `publish-…`: `sha256:<64 hexadecimal digits>` of the file.
+    pub digest: Option<String>,
 }
 
 /// A job on the bus.
@@ -46,7 +54,7 @@ impl JobObject {
 
     /// The last thing that is heard of a job. `result` is one of `done`, `cancelled`, `failed`,
     /// `timeout`; `error` and `message` are empty when it is done. `details` may have `Object` (o),
-    /// `ExitStatus` (i) and `Signal` (s).
+    /// `ExitStatus` (i), `Signal` (s), `Names` (as), `Bytes` (t) and `Digest` (s).
     #[zbus(signal)]
     pub async fn removed(
         emitter: &SignalEmitter<'_>,
@@ -85,6 +93,11 @@ impl JobObject {
     fn message(&self) -> String {
         self.api.info().message
     }
+
+    #[zbus(property)]
+    fn parts(&self) -> Vec<JobPart> {
+        self.api.info().parts
+    }
 }
 
 #[zbus::interface(
@@ -111,6 +124,9 @@ impl JobOutcome {
             object: None,
             exit_status: None,
             signal: None,
+            names: Vec::new(),
+            bytes: None,
+            digest: None,
         }
     }
 
@@ -143,6 +159,15 @@ impl JobOutcome {
         if let Some(signal) = &self.signal {
             details.insert("Signal", Variant::from(signal.as_str()));
         }
+        if !self.names.is_empty() {
+            details.insert("Names", Variant::from(&self.names));
+        }
+        if let Some(bytes) = self.bytes {
+            details.insert("Bytes", Variant::from(bytes));
+        }
+        if let Some(digest) = &self.digest {
+            details.insert("Digest", Variant::from(digest.as_str()));
+        }
         let (name, message) = self
             .error
             .as_ref()
@@ -164,6 +189,11 @@ impl JobOutcome {
             object: get("Object").and_then(|value| value.try_into().ok()),
             exit_status: get("ExitStatus").and_then(|value| value.try_into().ok()),
             signal: get("Signal").and_then(|value| value.try_into().ok()),
+            names: get("Names")
+                .and_then(|value| value.try_into().ok())
+                .unwrap_or_default(),
+            bytes: get("Bytes").and_then(|value| value.try_into().ok()),
+            digest: get("Digest").and_then(|value| value.try_into().ok()),
         }
     }
 }

@@ -17,7 +17,7 @@ pub mod path;
 mod vm;
 
 pub use error::{Error, ErrorKind, Result};
-pub use info::{ImageInfo, InfoError, JobInfo, KernelInfo, VmInfo};
+pub use info::{ImageInfo, InfoError, JobInfo, JobPart, KernelInfo, VmInfo};
 pub use job::{
     JobObject, JobObjectProxy as JobProxy, JobOutcome, ProcessObject, ProcessObjectProxy as ProcessProxy,
 };
@@ -26,8 +26,8 @@ pub use objects::{
     ImageObject, ImageObjectProxy as ImageProxy, KernelObject, KernelObjectProxy as KernelProxy,
 };
 pub use options::{
-    CreateOptions, DeleteOptions, ExecOptions, ImportKernelOptions, LogOptions, PullOptions, RegisterOptions,
-    StartOptions, StopOptions,
+    CreateOptions, DeleteOptions, ExecOptions, ExportOptions, ImportKernelOptions, LogOptions, PruneOptions,
+    PullOptions, RegisterOptions, StartOptions, StopOptions,
 };
 pub use vm::{VmObject, VmObjectProxy as VmProxy};
 

@@ -8,7 +8,7 @@ use zbus::{Connection, ObjectPath, OwnedObjectPath};
 
 use crate::api::{Caller, ManagerApi};
 use crate::error::Result;
-use crate::options::{CreateOptions, ImportKernelOptions, PullOptions, RegisterOptions};
+use crate::options::{CreateOptions, ImportKernelOptions, PruneOptions, PullOptions, RegisterOptions};
 
 /// The manager on the bus.
 pub struct ManagerObject {
@@ -44,7 +44,8 @@ impl ManagerObject {
         self.api.look_up_vm(name).await
     }
 
-    /// Builds or fetches an image of the catalogue, and the kernel it asks for.
+    /// Builds or fetches an image, and the kernel it asks for: one of the catalogue by its name,
+    /// else one of an OCI registry by its reference, with docker's defaults for what it leaves out.
     #[zbus(out_args("job"))]
     async fn pull_image(
         &self,
@@ -73,9 +74,23 @@ impl ManagerObject {
             .await
     }
 
+    /// Finds an image by its name, or by any form of the reference that it was pulled by.
     #[zbus(out_args("image"))]
     async fn look_up_image(&self, name: String) -> Result<OwnedObjectPath> {
         self.api.look_up_image(name).await
+    }
+
+    /// Removes images and fetched layers that nothing needs.
+    #[zbus(out_args("job"))]
+    async fn prune_images(
+        &self,
+        options: PruneOptions,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        self.api
+            .prune_images(Caller::new(connection, &header), options)
+            .await
     }
 
     /// Fetches a kernel of the catalogue.

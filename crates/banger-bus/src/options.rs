@@ -77,7 +77,7 @@ options!(
     /// For `Exec`.
     ExecOptions {
         env: HashMap<String, String>,
-        /// An absolute path in the guest; the user's home without it.
+        /// An absolute path in the guest; the image's own without it, else the user's home.
         working_directory: String,
         /// With it the command has a terminal: columns and rows.
         terminal_size: (u32, u32),
@@ -85,6 +85,12 @@ options!(
         term: String,
         /// Run the user's login shell instead of a command; `argv` must be empty then.
         shell: bool,
+        /// As whom: a name or a number, then `:` and a group where it has one; the image's user
+        /// without it.
+        user: String,
+        /// Run the image's entrypoint with `argv` as its arguments, or with the image's own
+        /// arguments where `argv` is empty.
+        entrypoint: bool,
     }
 );
 
@@ -107,6 +113,36 @@ options!(
         force: bool,
         /// For images: a kernel's name or alias instead of the catalogue's choice.
         kernel: String,
+        /// For images: list it under this name instead of its own.
+        name: String,
+        /// For images of a registry: plain HTTP, on this machine's own loopback addresses only.
+        insecure: bool,
+        /// For images of a registry: only from what was fetched before.
+        offline: bool,
+    }
+);
+
+options!(
+    /// For `PruneImages`.
+    PruneOptions {
+        /// Also images that no VM uses, and all that was fetched before; false: only what was
+        /// fetched for images that are no longer here, and what was broken off.
+        all: bool,
+        /// Say what would be removed, and remove nothing.
+        dry_run: bool,
+    }
+);
+
+options!(
+    /// For `Export` and `Publish`.
+    ExportOptions {
+        /// Replace a file, or an entry of a catalogue, that is there.
+        force: bool,
+        /// For `Publish`: where the directory will be reached, as `https://example.org/images/`;
+        /// without it the catalogue names the bundle by its file name alone.
+        base_url: String,
+        /// For `Publish`: the description in the catalogue.
+        description: String,
     }
 );
 

@@ -1,7 +1,9 @@
-//! The store of images: built from recipes, or registered where they are.
+//! The store of images: built from recipes, made of the layers of a registry, unpacked from
+//! bundles, or registered where they are.
 //!
-//! An image is a directory `<images>/<name>` with `image.json`, and `rootfs.ext4` when the
-//! image is managed. A registered image's files belong to the user and stay where they are.
+//! An image is a directory `<images>/<name>`, with '+' for each '/' of its name. It has `image.json`,
+//! and `rootfs.ext4` when the image is managed. A registered image's files belong to the user and
+//! stay where they are.
 
 mod pull;
 mod register;
@@ -9,13 +11,14 @@ mod register;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use banger_model::{ImageName, KernelName};
+use banger_model::{ImageConfig, ImageName, KernelName};
 use serde::{Deserialize, Serialize};
 
 pub use pull::{Pull, pull};
 pub use register::{Register, promote, register};
 
 use crate::catalog::Recipe;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ext4::Superblock;
 use crate::store;
@@ -37,6 +40,9 @@ pub struct Image {
     /// Bytes that are in use in it.
     pub content: u64,
     pub origin: Origin,
+    /// What it says about the processes in it.
+    #[serde(default)]
+    pub config: ImageConfig,
     /// Seconds since 1970.
     pub created: u64,
     /// Where the image's own files are.
@@ -73,8 +79,40 @@ pub enum ImageKernel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Origin {
-    Recipe { mirror: String, recipe: Recipe },
-    Registered { rootfs: PathBuf },
+    Recipe {
+        mirror: String,
+        recipe: Recipe,
+    },
+    Registered {
+        rootfs: PathBuf,
+    },
+    /// A registry's image.
+    Oci {
+        /// In its full form, as `docker.io/library/alpine:3.20`.
+        reference: String,
+        /// Of the manifest for this machine's architecture.
+        manifest: Digest,
+        /// Compressed, as they were fetched; the lowest first.
+        layers: Vec<Digest>,
+    },
+    /// An image that was exported, here or elsewhere.
+    Bundle {
+        /// Where it was fetched from.
+        url: String,
+        /// Of the bundle.
+        sha256: Digest,
+    },
+}
+
+impl Origin {
+    /// The digest of what was fetched.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Oci { manifest, .. } => Some(*manifest),
+            Self::Bundle { sha256, .. } => Some(*sha256),
+            Self::Recipe { .. } | Self::Registered { .. } => None,
+        }
+    }
 }
 
 /// All images by their names. A damaged one is left out, with a warning in the log.
@@ -84,7 +122,9 @@ pub enum Origin {
 pub fn list(images: &Path) -> Result<Vec<Image>> {
     let mut found = Vec::new();
     for name in store::names(images)? {
-        let Ok(name) = name.parse() else { continue };
+        let Ok(name) = ImageName::from_file_name(&name) else {
+            continue;
+        };
         match load(images, &name) {
             Ok(image) => found.push(image),
             Err(error) => tracing::warn!(%name, %error, "Skipping a damaged image"),
@@ -98,12 +138,12 @@ pub fn list(images: &Path) -> Result<Vec<Image>> {
 /// # Errors
 /// [`Error::NoSuchImage`], [`Error::Damaged`].
 pub fn load(images: &Path, name: &ImageName) -> Result<Image> {
-    let dir = images.join(name.as_str());
+    let dir = directory(images, name);
     let image: Option<Image> = store::read_metadata(&dir, METADATA)?;
     let mut image = image.ok_or_else(|| Error::NoSuchImage(name.to_string()))?;
     image.dir = dir;
     let damaged = |reason: &str| Error::Damaged {
-        path: images.join(name.as_str()),
+        path: directory(images, name),
         reason: reason.to_owned(),
     };
     if image.name != *name {
@@ -125,9 +165,14 @@ pub fn load(images: &Path, name: &ImageName) -> Result<Image> {
 /// # Errors
 /// [`Error::NoSuchImage`], or when it cannot be removed.
 pub fn delete(images: &Path, name: &ImageName) -> Result<()> {
-    store::remove(images, name.as_str())?
+    store::remove(images, &name.file_name())?
         .then_some(())
         .ok_or_else(|| Error::NoSuchImage(name.to_string()))
+}
+
+/// Where an image is, or will be.
+fn directory(images: &Path, name: &ImageName) -> PathBuf {
+    images.join(name.file_name())
 }
 
 /// Removes what interrupted builds left. Returns how many.

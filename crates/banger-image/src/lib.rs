@@ -9,6 +9,7 @@
 
 mod apt;
 pub mod catalog;
+mod digest;
 pub mod disk;
 mod error;
 pub mod ext4;
@@ -22,5 +23,6 @@ mod recipe;
 mod store;
 
 pub use apt::Mirrors;
+pub use digest::{Digest, DigestError, Hasher};
 pub use error::{Error, Result};
-pub use progress::{Cancel, NoProgress, Progress};
+pub use progress::{Cancel, NoProgress, Part, PartState, Progress};

@@ -18,6 +18,9 @@ pub const WORKDIR_VARIABLE: &str = "BANGER_WORKDIR";
 /// An `env` request of this name is the agent's own, whatever its value: the words of the `exec`
 /// request are the program and its arguments, quoted for a POSIX shell, and no shell is needed.
 pub const WORDS_VARIABLE: &str = "BANGER_WORDS";
+/// An `env` request of this name is the agent's own, and root's alone: the user as whom the
+/// process runs, in the form of [`crate::image::Process::user`].
+pub const USER_VARIABLE: &str = "BANGER_USER";
 /// The serial number of the root disk (at most 20 bytes, virtio's limit).
 pub const ROOT_SERIAL: &str = "banger-root";
 /// Where the identity lies in the initramfs.

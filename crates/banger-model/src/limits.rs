@@ -9,7 +9,7 @@ pub const MAX_MEMORY_MIB: u64 = 1 << 20;
 /// A root disk in bytes: 16 TiB, the largest ext4 with 4 KiB blocks and 32-bit block numbers.
 pub const MAX_DISK_BYTES: u64 = 16 << 40;
 /// Labels, or environment variables, of one VM.
-pub const MAX_PAIRS: usize = 64;
+pub const MAX_PAIRS: usize = 256;
 /// A label's or a variable's key and value together, in bytes.
 pub const MAX_PAIR_BYTES: usize = 4096;
 /// Arguments of one `exec`, and their bytes together.
@@ -22,7 +22,13 @@ pub const MAX_GUEST_MESSAGE: usize = 4096;
 pub const MAX_CONSOLE_BYTES: u64 = 1 << 20;
 /// A host name's label (RFC 1123).
 pub const MAX_NAME: usize = 63;
-/// The longest name of an image or a kernel.
-pub const MAX_REFERENCE: usize = 128;
+/// The longest name of a kernel.
+pub const MAX_KERNEL_NAME: usize = 128;
+/// The longest name of an image: it becomes a file name.
+pub const MAX_IMAGE_NAME: usize = 255;
+/// A path in a guest, in bytes (`PATH_MAX` of Linux, without its NUL).
+pub const MAX_PATH: usize = 4095;
+/// A user of a guest as an image names him: `name`, `uid`, and `:group` or `:gid`.
+pub const MAX_USER: usize = 256;
 /// A configuration file in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MAX_NAME, MAX_REFERENCE};
+use crate::limits::{MAX_IMAGE_NAME, MAX_KERNEL_NAME, MAX_NAME};
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum NameError {
     )]
     Vm(String),
     #[error(
-        "Not a valid image name: {0:?} (use 1 to 128 of a-z, A-Z, 0-9, '.', '_', '-' and ':', with a letter or digit first)"
+        "Not a valid image name: {0:?} (use 1 to 255 of a-z, A-Z, 0-9, '.', '_', '-', ':' and '@', with a letter or digit first, and first after each '/')"
     )]
     Image(String),
     #[error(
@@ -77,7 +77,8 @@ name!(
     VmName, Vm, valid_vm
 );
 name!(
-    /// The name under which an image is listed, a tag after ':' included.
+    /// The name under which an image is listed: a word, or an OCI reference in the short form
+    /// in which docker shows it, as `alpine:3.20` or `ghcr.io/owner/name:1`.
     ImageName, Image, valid_image
 );
 name!(
@@ -94,19 +95,33 @@ fn valid_vm(text: &str) -> bool {
         && bytes.iter().all(|&b| alnum(b) || b == b'-')
 }
 
+impl ImageName {
+    /// The name of the image's directory in a store: no image's name has a '+'.
+    pub fn file_name(&self) -> String {
+        self.0.replace('/', "+")
+    }
+
+    /// The name that belongs to a directory of a store.
+    ///
+    /// # Errors
+    /// When no image can have it.
+    pub fn from_file_name(name: &str) -> Result<Self, NameError> {
+        name.replace('+', "/").parse()
+    }
+}
+
 fn valid_image(text: &str) -> bool {
-    valid_reference(text, b":")
+    text.len() <= MAX_IMAGE_NAME && text.split('/').all(|part| valid_word(part, b":@"))
 }
 
 fn valid_kernel(text: &str) -> bool {
-    valid_reference(text, b"+")
+    text.len() <= MAX_KERNEL_NAME && valid_word(text, b"+")
 }
 
 /// Names become file names: no separator, nothing hidden, nothing that looks like an option.
-fn valid_reference(text: &str, extra: &[u8]) -> bool {
+fn valid_word(text: &str, extra: &[u8]) -> bool {
     let bytes = text.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.len() <= MAX_REFERENCE
         && bytes
             .iter()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b) || extra.contains(b))
@@ -141,8 +156,17 @@ mod tests {
 
     #[test]
     fn references_are_file_names() {
-        for good in ["debian-bookworm", "alpine:3.20", "6.1.0-30-cloud-amd64", "a"] {
-            assert!(good.parse::<ImageName>().is_ok(), "{good:?}");
+        for good in [
+            "debian-bookworm",
+            "alpine:3.20",
+            "6.1.0-30-cloud-amd64",
+            "a",
+            "localhost:5000/a/b:1@sha256:0",
+            &"x".repeat(255),
+        ] {
+            let name: ImageName = good.parse().unwrap();
+            assert!(!name.file_name().contains('/'));
+            assert_eq!(ImageName::from_file_name(&name.file_name()), Ok(name));
         }
         for bad in [
             "",
@@ -150,14 +174,21 @@ mod tests {
             "..",
             ".hidden",
             "-x",
-            "a/b",
+            "a+b",
+            "/a",
+            "a/",
+            "a//b",
+            "a/../b",
+            "a/-b",
             "a b",
             "a\0",
-            &"x".repeat(129),
+            &"x".repeat(256),
         ] {
             assert!(bad.parse::<ImageName>().is_err(), "{bad:?}");
         }
         assert!("6.1.0+deb12".parse::<KernelName>().is_ok());
-        assert!("a:b".parse::<KernelName>().is_err());
+        for bad in ["a:b", "a/b", &"x".repeat(129)] {
+            assert!(bad.parse::<KernelName>().is_err(), "{bad:?}");
+        }
     }
 }

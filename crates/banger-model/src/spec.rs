@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::{Process, ProcessError};
 use crate::limits::{MAX_DISK_BYTES, MAX_MEMORY_MIB, MAX_PAIR_BYTES, MAX_PAIRS, MAX_VCPUS, MIN_MEMORY_MIB};
 use crate::name::{ImageName, KernelName, VmName};
 use crate::size::Size;
@@ -25,9 +26,12 @@ pub struct VmSpec {
     pub disk_bytes: u64,
     pub engine: EngineChoice,
     pub network: NetworkMode,
-    /// Environment of everything that the agent runs.
+    /// Environment of everything that the agent runs: the image's, and the owner's over it.
     pub env: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// What the image says about its processes.
+    #[serde(default)]
+    pub process: Process,
 }
 
 /// Which engine runs a VM.
@@ -66,6 +70,8 @@ pub enum SpecError {
     Disk { size: Size },
     #[error("Too many {what}: {count} (at most {MAX_PAIRS})")]
     TooMany { what: &'static str, count: usize },
+    #[error("Cannot use what the image says about its processes")]
+    Process(#[from] ProcessError),
     #[error(
         "Not a valid {what}: {key:?} (use letters, digits, '_', '-', '.' and '/', a letter or '_' first; key and value together at most {MAX_PAIR_BYTES} bytes, without NUL)"
     )]
@@ -89,6 +95,7 @@ impl VmSpec {
                 size: Size::from_bytes(self.disk_bytes),
             });
         }
+        self.process.check()?;
         check_pairs("labels", "label", &self.labels)?;
         check_pairs("environment variables", "environment variable", &self.env)
     }
@@ -188,6 +195,7 @@ mod tests {
             network: NetworkMode::Public,
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
+            process: Process::default(),
         }
     }
 

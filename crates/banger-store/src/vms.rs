@@ -267,6 +267,11 @@ mod tests {
                 network: NetworkMode::Public,
                 env: BTreeMap::new(),
                 labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+                process: banger_model::Process {
+                    user: Some("app:app".to_owned()),
+                    command: vec!["serve".to_owned()],
+                    ..banger_model::Process::default()
+                },
             },
             kernel: "6.1.0".parse().unwrap(),
             machine_id: "0".repeat(32),

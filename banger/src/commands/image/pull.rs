@@ -34,6 +34,7 @@ impl Pull {
         let options = PullOptions {
             force: Some(self.force),
             kernel: self.kernel_ref,
+            ..PullOptions::default()
         };
         each(&self.names, self.progress, async |name, view| {
             let call = manager.pull_image(name.to_owned(), options.clone());

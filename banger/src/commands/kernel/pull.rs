@@ -29,7 +29,7 @@ impl Pull {
         let manager = client.manager().await?;
         let options = PullOptions {
             force: Some(self.force),
-            kernel: None,
+            ..PullOptions::default()
         };
         each(&self.names, self.progress, async |name, view| {
             let call = manager.pull_kernel(name.to_owned(), options.clone());

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use banger_model::KernelName;
+use banger_model::{ImageConfig, KernelName};
 
-use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, load};
+use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, directory, load};
 use crate::apt::Mirrors;
 use crate::catalog::{ImageEntry, ImageSource, Recipe};
 use crate::error::{Error, Result};
@@ -59,10 +59,11 @@ fn pull_recipe(pull: &Pull<'_>, recipe: &Recipe, progress: &dyn Progress, cancel
             mirror: pull.mirrors.debian.clone(),
             recipe: recipe.clone(),
         },
+        config: ImageConfig::default(),
         created: store::now(),
         dir: PathBuf::new(),
     };
     store::write_metadata(build.dir(), METADATA, &image)?;
-    build.publish(&pull.images.join(image.name.as_str()), "Image", true)?;
+    build.publish(&directory(pull.images, &image.name), "Image", true)?;
     load(pull.images, &image.name)
 }

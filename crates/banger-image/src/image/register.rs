@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use banger_model::ImageName;
+use banger_model::{ImageConfig, ImageName};
 
-use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, load};
+use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, directory, load};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
@@ -42,12 +42,13 @@ pub fn register(register: &Register<'_>) -> Result<Image> {
             rootfs: rootfs.clone(),
         },
         rootfs,
+        config: ImageConfig::default(),
         created: store::now(),
         dir: PathBuf::new(),
     };
     let build = Build::begin(register.images)?;
     store::write_metadata(build.dir(), METADATA, &image)?;
-    let target = register.images.join(image.name.as_str());
+    let target = directory(register.images, &image.name);
     build.publish(&target, "Image", false)?;
     load(register.images, &image.name)
 }
@@ -77,7 +78,7 @@ pub fn promote(images: &Path, name: &ImageName, progress: &dyn Progress, cancel:
     image.size = found.size();
     image.content = (found.blocks - found.free_blocks) * u64::from(found.block_size);
     store::write_metadata(build.dir(), METADATA, &image)?;
-    build.publish(&images.join(name.as_str()), "Image", true)?;
+    build.publish(&directory(images, name), "Image", true)?;
     load(images, name)
 }
 
