@@ -101,6 +101,16 @@ impl VmSpec {
     }
 }
 
+/// Whether a VM can have this label or environment variable.
+pub fn is_pair(key: &str, value: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+        && key.len() + value.len() <= MAX_PAIR_BYTES
+        && !value.contains('\0')
+}
+
 fn check_pairs(
     many: &'static str,
     one: &'static str,
@@ -113,13 +123,7 @@ fn check_pairs(
         });
     }
     for (key, value) in pairs {
-        let good = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
-            && key.len() + value.len() <= MAX_PAIR_BYTES
-            && !value.contains('\0');
-        if !good {
+        if !is_pair(key, value) {
             return Err(SpecError::Pair {
                 what: one,
                 key: key.clone(),
