@@ -104,6 +104,18 @@ impl Allocator {
         self.free.push(run);
     }
 
+    /// Puts free blocks in their order, and those that follow each other together.
+    pub(super) fn join_free(&mut self) {
+        self.free.sort_unstable_by_key(|run| run.start);
+        self.free.dedup_by(|next, run| {
+            let follows = run.end() == next.start;
+            if follows {
+                run.len += next.len;
+            }
+            follows
+        });
+    }
+
     /// The first block that was never handed out.
     pub(super) fn next(&self) -> u32 {
         self.next

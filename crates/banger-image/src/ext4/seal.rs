@@ -2,13 +2,17 @@
 //! superblocks.
 
 use super::checksum::crc32c;
-use super::encode::{Extent, Inode, S_IFREG, directory, inode_seed, put16, put32};
+use super::content::Layout;
+use super::encode::{S_IFDIR, S_IFREG, directory, put16, put32};
+use super::entry::Summary;
+use super::error::WriteError;
+use super::inode::{Blocks, Body, Directory, Inode, inode_seed};
 use super::layout::{
     BLOCK, BLOCK_U64, DESCRIPTOR, DESCRIPTOR_BLOCKS, GROUP, INODE, INODES_PER_GROUP, JOURNAL_BLOCKS,
     MAX_BLOCKS, Run, has_super, super_run,
 };
 use super::tree::{JOURNAL, LOST_FOUND, RESIZE, Tree};
-use super::writer::{Summary, WriteError, Writer, extend, own};
+use super::writer::Writer;
 
 const INODES_PER_BLOCK: u32 = (BLOCK / INODE) as u32;
 /// Block numbers that one block holds.
@@ -30,7 +34,9 @@ struct Group {
     inode_table: u32,
 }
 
-pub(super) fn seal(mut writer: Writer, content: u64) -> Result<Summary, WriteError> {
+pub(super) fn seal(mut writer: Writer) -> Result<Summary, WriteError> {
+    writer.tree.close();
+    clear_removed(&mut writer)?;
     write_directories(&mut writer)?;
     write_journal(&mut writer)?;
     // Its place is known now, its content when the number of groups is.
@@ -44,55 +50,84 @@ pub(super) fn seal(mut writer: Writer, content: u64) -> Result<Summary, WriteErr
     let size = u64::from(geometry.groups) * u64::from(GROUP) * BLOCK_U64;
     let files = used_inodes(&writer.tree) - LOST_FOUND;
     writer.output.finish(size)?;
-    Ok(Summary { size, content, files })
+    Ok(Summary {
+        size,
+        content: writer.content,
+        files,
+    })
 }
 
-fn write_directories(writer: &mut Writer) -> Result<(), WriteError> {
-    for (number, children) in writer.tree.take_directories() {
-        let Some(mut inode) = writer.tree.get(number).cloned() else {
-            continue;
-        };
-        let this: (&[u8], u32, u16) = (b".", number, inode.mode);
-        let parent: (&[u8], u32, u16) = (b"..", children.parent, inode.mode);
-        let tree = &writer.tree;
-        let entries = children
-            .names
-            .iter()
-            .filter_map(|(name, &child)| Some((&**name, child, tree.get(child)?.mode)));
-        let blocks = directory(
-            &mut [this, parent].into_iter().chain(entries),
-            inode_seed(writer.seed, number),
-        );
-        inode.size = blocks.len() as u64;
-        let mut extents = Vec::new();
-        let mut rest = &blocks[..];
-        let mut logical = 0;
-        while !rest.is_empty() {
-            let run = writer.take((rest.len() / BLOCK) as u32)?;
-            let (now, later) = rest.split_at(run.len as usize * BLOCK);
-            writer.output.write(run.start, now)?;
-            own(&mut inode, run);
-            extend(&mut extents, Extent { logical, run });
-            logical += run.len;
-            rest = later;
-        }
-        writer.write_extents(&mut inode, number, &extents)?;
-        writer.tree.set(number, inode);
+fn clear_removed(writer: &mut Writer) -> Result<(), WriteError> {
+    writer.allocator.join_free();
+    for &run in writer.allocator.free() {
+        writer.output.clear(run)?;
     }
     Ok(())
 }
 
+fn write_directories(writer: &mut Writer) -> Result<(), WriteError> {
+    for number in 1..=writer.tree.last() {
+        let Some(&Directory { parent, .. }) = writer.tree.directory(number) else {
+            continue;
+        };
+        let layout = write_directory(writer, number, parent)?;
+        let body = writer.write_extents(number, layout.1)?;
+        if let Some(inode) = writer.tree.get_mut(number) {
+            inode.size = layout.0;
+            inode.body = body;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a directory's names in their order; returns its size and where it is.
+fn write_directory(writer: &mut Writer, number: u32, parent: u32) -> Result<(u64, Layout), WriteError> {
+    let Writer {
+        tree,
+        output,
+        allocator,
+        seed,
+        ..
+    } = writer;
+    let mut children: Vec<u32> = tree.children(number).collect();
+    children.sort_unstable_by_key(|&entry| tree.name(entry));
+    let links = [(&b"."[..], number, S_IFDIR), (b"..", parent, S_IFDIR)];
+    let entries = children.iter().map(|&entry| {
+        let inode = tree.inode_of(entry);
+        (
+            tree.name(entry),
+            inode,
+            tree.get(inode).map_or(0, |inode| inode.mode),
+        )
+    });
+    let mut layout = Layout::default();
+    let mut blocks = 0;
+    directory(
+        links.into_iter().chain(entries),
+        inode_seed(*seed, number),
+        |block| {
+            let run = allocator.take(1).ok_or(WriteError::TooLarge)?;
+            output.write(run.start, block)?;
+            layout.add(blocks, run);
+            blocks += 1;
+            Ok(())
+        },
+    )?;
+    Ok((u64::from(blocks) * BLOCK_U64, layout))
+}
+
 /// An empty journal: its superblock (jbd2, version 2, big-endian), and zeros.
 fn write_journal(writer: &mut Writer) -> Result<(), WriteError> {
-    let mut inode = Inode::new(S_IFREG | 0o600);
+    let mut inode = Inode::new(S_IFREG | 0o600, writer.identity.time);
     inode.size = u64::from(JOURNAL_BLOCKS) * BLOCK_U64;
-    inode.mtime = (now(), 0);
-    let mut extents = Vec::new();
-    let mut logical = 0;
+    let mut layout = Layout::default();
+    let (mut first, mut logical) = (0, 0);
     while logical < JOURNAL_BLOCKS {
         let run = writer.take(JOURNAL_BLOCKS - logical)?;
-        own(&mut inode, run);
-        extend(&mut extents, Extent { logical, run });
+        if logical == 0 {
+            first = run.start;
+        }
+        layout.add(logical, run);
         logical += run.len;
     }
     let mut block = [0; BLOCK];
@@ -108,9 +143,9 @@ fn write_journal(writer: &mut Writer) -> Result<(), WriteError> {
     for (at, value) in fields {
         block[at..at + 4].copy_from_slice(&u32::to_be_bytes(value));
     }
-    block[0x30..0x40].copy_from_slice(&writer.uuid);
-    writer.output.write(extents[0].run.start, &block)?;
-    writer.write_extents(&mut inode, JOURNAL, &extents)?;
+    block[0x30..0x40].copy_from_slice(&writer.identity.uuid);
+    writer.output.write(first, &block)?;
+    inode.body = writer.write_extents(JOURNAL, layout)?;
     writer.tree.set(JOURNAL, inode);
     Ok(())
 }
@@ -149,27 +184,31 @@ fn geometry(writer: &Writer) -> Result<Geometry, WriteError> {
 fn write_resize_inode(writer: &mut Writer, geometry: &Geometry, map: u32) -> Result<(), WriteError> {
     let used = geometry.descriptor_blocks();
     let copies: Vec<u32> = (1..geometry.groups).filter(|&g| has_super(g)).collect();
-    let mut inode = Inode::new(S_IFREG | 0o600);
-    inode.mtime = (now(), 0);
+    let mut inode = Inode::new(S_IFREG | 0o600, writer.identity.time);
     inode.size = u64::from(12 + NUMBERS + NUMBERS * NUMBERS) * BLOCK_U64;
+    let mut blocks = Blocks {
+        flags: 0,
+        root: [0; 60],
+        owned: vec![Run { start: map, len: 1 }],
+    };
     // The doubly indirect block, after twelve direct and one indirect.
-    put32(&mut inode.block, 4 * 13, map);
-    own(&mut inode, Run { start: map, len: 1 });
+    put32(&mut blocks.root, 4 * 13, map);
     let mut numbers = [0; BLOCK];
     for block in 1 + used..=DESCRIPTOR_BLOCKS {
         put32(&mut numbers, 4 * (block as usize - 1), block);
         let mut list = [0; BLOCK];
         for (i, group) in copies.iter().enumerate() {
             put32(&mut list, 4 * i, group * GROUP + block);
-            inode.owned.push(Run {
+            blocks.owned.push(Run {
                 start: group * GROUP + block,
                 len: 1,
             });
         }
         writer.output.write(block, &list)?;
-        own(&mut inode, Run { start: block, len: 1 });
+        blocks.owned.push(Run { start: block, len: 1 });
     }
     writer.output.write(map, &numbers)?;
+    inode.body = Body::Blocks(Box::new(blocks));
     writer.tree.set(RESIZE, inode);
     Ok(())
 }
@@ -201,7 +240,11 @@ fn write_inodes(writer: &mut Writer, geometry: &Geometry, groups: &[Group]) -> R
             let mut block = [0; BLOCK];
             for (slot, number) in (start..start + INODES_PER_BLOCK).enumerate() {
                 if let Some(inode) = writer.tree.get(number) {
-                    block[slot * INODE..][..INODE].copy_from_slice(&inode.encode(number, writer.seed));
+                    block[slot * INODE..][..INODE].copy_from_slice(&inode.encode(
+                        number,
+                        writer.seed,
+                        writer.tree.text(),
+                    ));
                 }
             }
             writer.output.write(group.inode_table + i, &block)?;
@@ -332,7 +375,8 @@ fn write_superblocks(
 fn superblock(writer: &Writer, geometry: &Geometry, free_blocks: u32) -> [u8; 1024] {
     let mut raw = [0; 1024];
     let inodes = geometry.groups * geometry.inodes_per_group;
-    let now = now() as u32;
+    // 32 bits, up to the year 2106.
+    let now = writer.identity.time.clamp(0, i64::from(u32::MAX)) as u32;
     let reserved = DESCRIPTOR_BLOCKS - geometry.descriptor_blocks();
     for (at, value) in [
         (0x00, inodes),
@@ -373,14 +417,14 @@ fn superblock(writer: &Writer, geometry: &Geometry, free_blocks: u32) -> [u8; 10
     ] {
         put16(&mut raw, at, value);
     }
-    raw[0x68..0x78].copy_from_slice(&writer.uuid);
-    raw[0xec..0xfc].copy_from_slice(&writer.hash_seed);
+    raw[0x68..0x78].copy_from_slice(&writer.identity.uuid);
+    raw[0xec..0xfc].copy_from_slice(&writer.identity.hash_seed);
     raw[0xfc] = 1; // half MD4
     raw[0xfd] = 1; // the journal's blocks are noted below
     raw[0x174] = 4; // 16 groups make a flexible one
     raw[0x175] = 1; // CRC-32C
     if let Some(journal) = writer.tree.get(JOURNAL) {
-        raw[0x10c..0x148].copy_from_slice(&journal.block);
+        raw[0x10c..0x148].copy_from_slice(&journal.root(&[]).1);
         put32(&mut raw, 0x148, (journal.size >> 32) as u32);
         put32(&mut raw, 0x14c, journal.size as u32);
     }
@@ -401,8 +445,4 @@ impl Geometry {
     fn table_blocks(&self) -> u32 {
         self.inodes_per_group / INODES_PER_BLOCK
     }
-}
-
-fn now() -> i64 {
-    crate::store::now().cast_signed()
 }

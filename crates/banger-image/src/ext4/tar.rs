@@ -1,293 +1,222 @@
-//! A tar archive into a file system: ustar, GNU's long names, and POSIX extended headers.
+//! Tar archives into a file system: ustar, the old form of V7, GNU's long names and sparse
+//! files, and POSIX extended headers.
 //!
-//! The archive is read entry by entry as it is, because the headers that describe the next
-//! entry must be bounded here, and because values of attributes are binary.
+//! Where tar programs understand an archive in different ways, so that one would check what
+//! another does not see, it is refused: two names for one entry, content of what is no file,
+//! zeros in the middle, a global header with a size.
 
-use std::io::{self, Read};
+mod field;
+mod frame;
+mod pax;
+mod sparse;
 
-use tar::{Archive, EntryType, Header};
+use std::io::Read;
 
-use super::writer::{Kind, Metadata, WriteError, Writer};
+use tar::{EntryType, Header};
 
-/// Bytes of one header that describes the next entry.
-const MAX_EXTENDED: u64 = 1 << 20;
-/// Such headers before one entry.
-const MAX_HEADERS: u32 = 16;
-/// Attributes of one entry: Linux allows 64 KiB of names.
-const MAX_ATTRIBUTES: usize = 256;
-const XATTR: &[u8] = b"SCHILY.xattr.";
+use self::field::{c_string, number};
+use self::frame::Frames;
+use self::pax::Extended;
+use super::entry::{Kind, Metadata, Segment};
+use super::error::WriteError;
+use super::whiteout;
+use super::writer::Writer;
 
-/// What headers say about the entry that follows them.
-#[derive(Default)]
-struct Extended {
-    headers: u32,
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    size: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Adds the entries of an archive. Before each one `check` is asked whether to go on.
+/// Adds the entries of an archive of a whole root file system. Before each one `check` is
+/// asked whether to go on. What follows the end of the archive is not read to its end.
 ///
 /// # Errors
 /// What the archive or the writer says; the writer is of no use afterwards.
 pub fn unpack(
     archive: impl Read,
     writer: &mut Writer,
-    mut check: impl FnMut(&Writer) -> Result<(), WriteError>,
+    check: impl FnMut(&Writer) -> Result<(), WriteError>,
 ) -> Result<(), WriteError> {
-    let mut archive = Archive::new(archive);
+    read(archive, writer, check, false)
+}
+
+/// Adds the entries of a layer's archive by the rules of the OCI image specification's
+/// layer.md, after [`Writer::begin_layer`]. As [`unpack`], and:
+///
+/// - `.wh.NAME` hides NAME of lower layers, `.wh..wh..opq` everything of lower layers in its
+///   directory; neither hides what the same layer has, before or after it. Such an entry's
+///   type and content mean nothing. A whiteout below what is missing hides nothing.
+/// - A directory of a lower layer that is hidden while this layer has something in it stays
+///   for that, as if it had been missing.
+/// - Parents of a path are what the tree has when the entry comes: an entry below a lower
+///   layer's link goes where the link points to inside the tree, unless the link's whiteout
+///   came first.
+///
+/// # Errors
+/// As [`unpack`], and [`WriteError::BadWhiteout`].
+pub fn apply_layer(
+    archive: impl Read,
+    writer: &mut Writer,
+    check: impl FnMut(&Writer) -> Result<(), WriteError>,
+) -> Result<(), WriteError> {
+    read(archive, writer, check, true)
+}
+
+fn read(
+    archive: impl Read,
+    writer: &mut Writer,
+    mut check: impl FnMut(&Writer) -> Result<(), WriteError>,
+    whiteouts: bool,
+) -> Result<(), WriteError> {
+    let mut frames = Frames::new(archive);
+    let mut global = Extended::default();
     let mut extended = Extended::default();
-    for entry in archive.entries().map_err(WriteError::Read)?.raw(true) {
-        let mut entry = entry.map_err(WriteError::Read)?;
+    while let Some(header) = frames.next()? {
         check(writer)?;
-        match entry.header().entry_type() {
+        match header.entry_type() {
             EntryType::GNULongName => {
-                extended.path = Some(c_string(extended.read(&mut entry)?));
+                let name = extended.read(&mut frames, &header)?;
+                extended.long_name(c_string(&name))?;
             }
             EntryType::GNULongLink => {
-                extended.link = Some(c_string(extended.read(&mut entry)?));
+                let name = extended.read(&mut frames, &header)?;
+                extended.long_link(c_string(&name))?;
             }
             EntryType::XHeader => {
-                let text = extended.read(&mut entry)?;
+                let text = extended.read(&mut frames, &header)?;
                 extended.parse(&text)?;
             }
-            // Comments for the whole archive.
             EntryType::XGlobalHeader => {
-                extended.read(&mut entry)?;
+                let text = extended.read(&mut frames, &header)?;
+                global.parse_global(&text)?;
             }
             _ => {
-                let described = std::mem::take(&mut extended);
-                add(&mut entry, described, writer)?;
+                writer.count_entry()?;
+                let described = std::mem::take(&mut extended).over(&global);
+                let member = Member::read(&mut frames, header, described)?;
+                member.apply(&mut frames, writer, whiteouts)?;
             }
         }
     }
-    if extended.headers > 0 {
-        return Err(WriteError::Read(io::ErrorKind::UnexpectedEof.into()));
+    if extended.is_begun() {
+        return Err(WriteError::ArchiveTruncated);
     }
     Ok(())
 }
 
-fn add(
-    entry: &mut tar::Entry<'_, impl Read>,
-    extended: Extended,
-    writer: &mut Writer,
-) -> Result<(), WriteError> {
-    let header = entry.header().clone();
-    let size = header.entry_size().map_err(WriteError::Read)?;
-    let path = extended
-        .path
-        .clone()
-        .unwrap_or_else(|| header.path_bytes().into_owned());
-    let unsupported = |what: &str| WriteError::Unsupported(format!("{what} ({})", path.escape_ascii()));
-    if extended.size.is_some_and(|real| real != size) {
-        return Err(unsupported("a file of more than 8 GiB"));
-    }
-    let link = match &extended.link {
-        Some(link) => link.clone(),
-        None => header.link_name_bytes().unwrap_or_default().into_owned(),
-    };
-    let metadata = extended.metadata(&header)?;
-    let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous => Kind::File { size, content: entry },
-        EntryType::Directory => Kind::Directory,
-        EntryType::Symlink => Kind::Symlink { target: &link },
-        EntryType::Link => Kind::HardLink { target: &link },
-        EntryType::Fifo => Kind::Fifo,
-        EntryType::Char => {
-            let (major, minor) = numbers(&header).ok_or_else(|| unsupported("a device"))?;
-            Kind::CharDevice { major, minor }
-        }
-        EntryType::Block => {
-            let (major, minor) = numbers(&header).ok_or_else(|| unsupported("a device"))?;
-            Kind::BlockDevice { major, minor }
-        }
-        EntryType::GNUSparse => return Err(unsupported("a sparse file")),
-        _ => return Err(unsupported("an unknown type")),
-    };
-    writer.add(&path, kind, &metadata)
+/// An entry whose content comes next.
+struct Member {
+    header: Header,
+    path: Vec<u8>,
+    link: Vec<u8>,
+    /// Of the whole file.
+    size: u64,
+    /// The parts of a sparse file.
+    segments: Option<Vec<Segment>>,
+    metadata: Metadata,
 }
 
-impl Extended {
-    /// Reads the content of a header that describes the next entry.
-    fn read(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<u8>, WriteError> {
-        self.headers += 1;
-        let size = entry.header().entry_size().map_err(WriteError::Read)?;
-        if size > MAX_EXTENDED || self.headers > MAX_HEADERS {
-            return Err(WriteError::Unsupported(
-                "more than 1 MiB of headers for one entry".to_owned(),
-            ));
+impl Member {
+    fn read(
+        frames: &mut Frames<impl Read>,
+        header: Header,
+        mut extended: Extended,
+    ) -> Result<Self, WriteError> {
+        let path = match extended.take_path() {
+            Some(path) => path,
+            None => header.path_bytes().into_owned(),
+        };
+        if path.is_empty() {
+            return Err(WriteError::Damaged("an entry without a name"));
         }
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).map_err(WriteError::Read)?;
-        if content.len() as u64 != size {
-            return Err(WriteError::Read(io::ErrorKind::UnexpectedEof.into()));
-        }
-        Ok(content)
-    }
-
-    /// Records of POSIX.1-2001: "LENGTH KEY=VALUE\n", the length counting itself.
-    fn parse(&mut self, mut text: &[u8]) -> Result<(), WriteError> {
-        while !text.is_empty() {
-            let malformed = || WriteError::Unsupported("a malformed extended header".to_owned());
-            let space = text.iter().take(20).position(|&b| b == b' ');
-            let space = space.ok_or_else(malformed)?;
-            let len: usize = number(&text[..space]).ok_or_else(malformed)?;
-            let record = text
-                .get(space + 1..len)
-                .and_then(|record| record.strip_suffix(b"\n"))
-                .ok_or_else(malformed)?;
-            let equals = record.iter().position(|&b| b == b'=').ok_or_else(malformed)?;
-            self.record(&record[..equals], &record[equals + 1..])
-                .ok_or_else(malformed)?;
-            text = &text[len..];
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"uid" => self.uid = Some(number(value)?),
-            b"gid" => self.gid = Some(number(value)?),
-            b"size" => self.size = Some(number(value)?),
-            b"mtime" => self.mtime = Some(time(value)?),
-            _ if key.starts_with(b"GNU.sparse.") => return None,
-            _ => {
-                if let Some(name) = key.strip_prefix(XATTR)
-                    && self.xattrs.len() < MAX_ATTRIBUTES
-                {
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
-                }
+        let stored = match extended.size {
+            Some(size) => size,
+            None => frame::size(&header)?,
+        };
+        let link = match extended.link.take() {
+            Some(link) => link,
+            None => header.link_name_bytes().unwrap_or_default().into_owned(),
+        };
+        let is_file = matches!(
+            header.entry_type(),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+        );
+        let (mut size, mut segments) = (stored, None);
+        if is_file {
+            frames.begin(stored);
+            if let Some((whole, parts)) = sparse::map(frames, &header, &mut extended)? {
+                size = whole;
+                segments = Some(parts);
             }
+        } else if extended.is_sparse() {
+            return Err(unsupported("a sparse file that is no file", &path));
+        } else if header.entry_type() != EntryType::Link && stored != 0 {
+            // A link may say the size of what it links to, without its content.
+            return Err(unsupported("content of what is no file", &path));
         }
-        Some(())
-    }
-
-    fn metadata(self, header: &Header) -> Result<Metadata, WriteError> {
-        let id = |extended: Option<u64>, plain: io::Result<u64>| {
-            let id = extended.map_or(plain, Ok).map_err(WriteError::Read)?;
-            // The last one is the kernel's "nobody at all".
-            let id32 = u32::try_from(id).ok().filter(|&id| id != u32::MAX);
-            id32.ok_or_else(|| WriteError::Unsupported(format!("an owner with the number {id}")))
-        };
-        let (mtime, mtime_nanos) = match self.mtime {
-            Some(time) => time,
-            None => (header.mtime().map_err(WriteError::Read)?.cast_signed(), 0),
-        };
-        Ok(Metadata {
-            mode: (header.mode().map_err(WriteError::Read)? & 0o7777) as u16,
-            uid: id(self.uid, header.uid())?,
-            gid: id(self.gid, header.gid())?,
-            mtime,
-            mtime_nanos,
-            xattrs: self.xattrs,
+        Ok(Self {
+            metadata: extended.metadata(&header)?,
+            header,
+            path,
+            link,
+            size,
+            segments,
         })
     }
-}
 
-/// A device's numbers, as far as Linux has them.
-fn numbers(header: &Header) -> Option<(u32, u32)> {
-    let major = header.device_major().ok()??;
-    let minor = header.device_minor().ok()??;
-    (major < 1 << 12 && minor < 1 << 20).then_some((major, minor))
-}
-
-fn c_string(mut bytes: Vec<u8>) -> Vec<u8> {
-    if let Some(end) = bytes.iter().position(|&b| b == 0) {
-        bytes.truncate(end);
-    }
-    bytes
-}
-
-fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
-}
-
-/// Seconds, with a sign and a fraction where they have one.
-fn time(text: &[u8]) -> Option<(i64, u32)> {
-    let (negative, text) = match text.strip_prefix(b"-") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let dot = text.iter().position(|&b| b == b'.').unwrap_or(text.len());
-    let seconds: i64 = number(&text[..dot])?;
-    let mut nanos = 0u32;
-    for i in 1..=9 {
-        let digit = text.get(dot + i).copied().unwrap_or(b'0');
-        if !digit.is_ascii_digit() {
-            return None;
+    fn apply(
+        self,
+        frames: &mut Frames<impl Read>,
+        writer: &mut Writer,
+        whiteouts: bool,
+    ) -> Result<(), WriteError> {
+        if whiteouts && let Some(whiteout) = whiteout::parse(&self.path)? {
+            return writer.hide(whiteout);
         }
-        nanos = nanos * 10 + u32::from(digit - b'0');
+        let kind = self.kind(frames)?;
+        writer.add(&self.path, kind, &self.metadata)
     }
-    Some(match (negative, nanos) {
-        (false, _) => (seconds, nanos),
-        (true, 0) => (-seconds, 0),
-        (true, _) => (-seconds - 1, 1_000_000_000 - nanos),
-    })
+
+    fn kind<'a>(&'a self, content: &'a mut Frames<impl Read>) -> Result<Kind<'a>, WriteError> {
+        let size = self.size;
+        let slash = self.path.ends_with(b"/");
+        Ok(match (self.header.entry_type(), &self.segments) {
+            // So said V7 that something is a directory.
+            (EntryType::Regular, _) if slash && self.header.as_old().linkflag == [0] && size == 0 => {
+                Kind::Directory
+            }
+            (EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse, _) if slash => {
+                return Err(unsupported("a file with the name of a directory", &self.path));
+            }
+            (EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse, Some(segments)) => {
+                Kind::Sparse {
+                    size,
+                    segments,
+                    content,
+                }
+            }
+            (EntryType::Regular | EntryType::Continuous, None) => Kind::File { size, content },
+            (EntryType::Directory, _) => Kind::Directory,
+            (EntryType::Symlink, _) => Kind::Symlink { target: &self.link },
+            (EntryType::Link, _) => Kind::HardLink { target: &self.link },
+            (EntryType::Fifo, _) => Kind::Fifo,
+            (EntryType::Char, _) => {
+                let (major, minor) = self.device()?;
+                Kind::CharDevice { major, minor }
+            }
+            (EntryType::Block, _) => {
+                let (major, minor) = self.device()?;
+                Kind::BlockDevice { major, minor }
+            }
+            _ => return Err(unsupported("an unknown type", &self.path)),
+        })
+    }
+
+    /// A device's numbers, as far as Linux has them.
+    fn device(&self) -> Result<(u32, u32), WriteError> {
+        let bytes = self.header.as_bytes();
+        let part = |field: &[u8], bits: u32| u32::try_from(number(field)?).ok().filter(|n| n >> bits == 0);
+        let numbers = part(&bytes[329..337], 12).zip(part(&bytes[337..345], 20));
+        numbers.ok_or_else(|| unsupported("a device", &self.path))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &[u8]) -> Option<Extended> {
-        let mut extended = Extended::default();
-        extended.parse(text).ok()?;
-        Some(extended)
-    }
-
-    #[test]
-    fn values_may_have_newlines() {
-        let extended = parse(b"34 SCHILY.xattr.security.x=a\nb=c\0\n12 path=a/b\n").unwrap();
-        assert_eq!(extended.path.as_deref(), Some(&b"a/b"[..]));
-        assert_eq!(extended.xattrs, [(b"security.x".to_vec(), b"a\nb=c\0".to_vec())]);
-    }
-
-    #[test]
-    fn malformed_headers_are_refused() {
-        for text in [
-            &b"12"[..],
-            b"99 path=a\n",
-            b"0 path=a\n",
-            b"2 a=b\n",
-            b"-5 a=b\n",
-            b"18446744073709551616 a=b\n",
-            b"7 path \n",
-            b"13 uid=-123\n",
-            b"25 GNU.sparse.realsize=5\n",
-        ] {
-            assert!(parse(text).is_none(), "{}", text.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn owners_are_those_of_linux() {
-        let mut header = Header::new_ustar();
-        header.set_mode(0o644);
-        header.set_gid(0);
-        header.set_mtime(0);
-        for (uid, good) in [("4294967294", true), ("4294967295", false), ("4294967296", false)] {
-            let extended = parse(format!("18 uid={uid}\n").as_bytes());
-            let metadata = extended.map(|extended| extended.metadata(&header));
-            assert_eq!(metadata.is_some_and(|metadata| metadata.is_ok()), good, "{uid}");
-        }
-    }
-
-    #[test]
-    fn times_have_signs_and_fractions() {
-        assert_eq!(time(b"1700000000.5"), Some((1_700_000_000, 500_000_000)));
-        assert_eq!(time(b"7"), Some((7, 0)));
-        assert_eq!(time(b"-1.25"), Some((-2, 750_000_000)));
-        assert_eq!(time(b"-3"), Some((-3, 0)));
-        assert_eq!(time(b"1.1234567891"), Some((1, 123_456_789)));
-        for bad in [&b""[..], b"-", b"x", b"1.x", b"99999999999999999999"] {
-            assert_eq!(time(bad), None);
-        }
-    }
+fn unsupported(what: &str, path: &[u8]) -> WriteError {
+    let shown = &path[..path.len().min(super::limits::MAX_PATH)];
+    WriteError::Unsupported(format!("{what} ({})", shown.escape_ascii()))
 }
