@@ -72,8 +72,12 @@ enum Image {
     Show(image::show::Show),
     Register(image::register::Register),
     Promote(image::promote::Promote),
+    Tag(image::tag::Tag),
     #[command(visible_alias = "rm")]
     Delete(image::delete::Delete),
+    Prune(image::prune::Prune),
+    Export(image::export::Export),
+    Publish(image::publish::Publish),
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,6 +89,8 @@ enum Kernel {
     Import(kernel::import::Import),
     #[command(visible_alias = "delete")]
     Rm(kernel::rm::Rm),
+    Export(kernel::export::Export),
+    Publish(kernel::publish::Publish),
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,7 +145,11 @@ impl Image {
             Self::Show(show) => show.run().await,
             Self::Register(register) => register.run().await,
             Self::Promote(promote) => promote.run().await,
+            Self::Tag(tag) => tag.run().await,
             Self::Delete(delete) => delete.run().await,
+            Self::Prune(prune) => prune.run().await,
+            Self::Export(export) => export.run().await,
+            Self::Publish(publish) => publish.run().await,
         }
     }
 }
@@ -152,6 +162,8 @@ impl Kernel {
             Self::Show(show) => show.run().await,
             Self::Import(import) => import.run().await,
             Self::Rm(rm) => rm.run().await,
+            Self::Export(export) => export.run().await,
+            Self::Publish(publish) => publish.run().await,
         }
     }
 }
@@ -233,6 +245,12 @@ mod tests {
             "banger ps -a -q --filter label=x",
             "banger image register a --rootfs r --kernel k --modules m",
             "banger image register --name a --rootfs r --kernel-ref k",
+            "banger vm run --image alpine:3.20 --entrypoint -u 1000:1000 -w /srv -- -x",
+            "banger image pull --offline --insecure -f --name a localhost:5000/a@sha256:0",
+            "banger image prune -a -y",
+            "banger image prune --all --force",
+            "banger image export a --bundle -o b --force",
+            "banger image publish a b --base-url https://c/ --description d",
         ] {
             assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
         }
@@ -250,6 +268,13 @@ mod tests {
             "banger ps -q --json",
             "banger image register a --rootfs r --kernel k --kernel-ref k",
             "banger image register --rootfs r",
+            "banger image pull",
+            "banger image pull a --name -a",
+            "banger image tag a",
+            "banger image tag a b+c",
+            "banger image publish a",
+            "banger vm exec a --entrypoint -- ls",
+            "banger vm exec a --user a:b:c -- ls",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::client::{Client, Everything};
+use crate::output::plain;
 
 /// Longer than this nobody waits for a key.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -28,6 +29,17 @@ pub(crate) fn images() -> ArgValueCompleter {
     })
 }
 
+/// What the catalogue offers.
+pub(crate) fn available_images() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let ask = async |client: Client| {
+            let manager = client.manager().await.ok()?;
+            manager.list_available("images".to_owned()).await.ok()
+        };
+        candidates(running(ask).unwrap_or_default(), current)
+    })
+}
+
 pub(crate) fn kernels() -> ArgValueCompleter {
     names(|all| {
         all.kernels
@@ -39,22 +51,28 @@ pub(crate) fn kernels() -> ArgValueCompleter {
 
 fn names(select: fn(Everything) -> Vec<(String, String)>) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
-        let current = current.to_string_lossy();
-        select(everything().unwrap_or_default())
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(&*current))
-            .map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())))
-            .collect()
+        let everything = running(async |client: Client| client.everything().await.ok());
+        candidates(select(everything.unwrap_or_default()), current)
     })
 }
 
-fn everything() -> Option<Everything> {
+/// Names with their explanations, which may come from strangers.
+fn candidates(names: Vec<(String, String)>, current: &OsStr) -> Vec<CompletionCandidate> {
+    let current = current.to_string_lossy();
+    names
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(&*current))
+        .map(|(name, help)| CompletionCandidate::new(name).help(Some(plain(&help).into())))
+        .collect()
+}
+
+fn running<T>(ask: impl AsyncFnOnce(Client) -> Option<T>) -> Option<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .ok()?;
     runtime.block_on(async {
-        let ask = async { Client::connect_running().await.ok()??.everything().await.ok() };
+        let ask = async { ask(Client::connect_running().await.ok()??).await };
         tokio::time::timeout(PATIENCE, ask).await.ok()?
     })
 }

@@ -14,6 +14,9 @@ pub(crate) enum Error {
     /// The daemon's own words; the second line is a hint.
     #[error("{0}")]
     Bus(banger_bus::Error),
+    /// A job was cancelled because we got a signal, to which an exit status belongs.
+    #[error("{error}")]
+    Interrupted { status: u8, error: banger_bus::Error },
     #[error("{what}")]
     Io { what: String, source: io::Error },
     #[error(transparent)]
@@ -60,7 +63,7 @@ impl Error {
     /// The contract's kind, where the daemon said it.
     pub(crate) fn kind(&self) -> Option<ErrorKind> {
         match self {
-            Self::Bus(error) => Some(error.kind),
+            Self::Bus(error) | Self::Interrupted { error, .. } => Some(error.kind),
             _ => None,
         }
     }

@@ -48,7 +48,7 @@ const SIGNALS: [(&str, u8); 20] = [
 /// The status of an ordinary command that ended with `error`.
 pub(crate) fn ordinary(error: &Error) -> u8 {
     match error {
-        Error::Reported(status) => *status,
+        Error::Reported(status) | Error::Interrupted { status, .. } => *status,
         _ if error.kind() == Some(ErrorKind::Cancelled) => INTERRUPTED,
         _ => FAILED,
     }
@@ -57,7 +57,7 @@ pub(crate) fn ordinary(error: &Error) -> u8 {
 /// The status of a command that runs something in a guest, when banger could not run it.
 pub(crate) fn in_guest(error: &Error) -> u8 {
     match error {
-        Error::Reported(status) => *status,
+        Error::Reported(status) | Error::Interrupted { status, .. } => *status,
         _ => match error.kind() {
             Some(ErrorKind::NotExecutable) => NOT_EXECUTABLE,
             Some(ErrorKind::Cancelled) => INTERRUPTED,

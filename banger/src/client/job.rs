@@ -58,6 +58,14 @@ const MAX_WAITING: usize = 64;
 /// What the first Ctrl-C is answered with.
 const CANCELLING: &str = "Cancelling; again to leave at once";
 
+/// How a job ended that we have waited for.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) outcome: JobOutcome,
+    /// The exit status that goes with the signal on which we cancelled it.
+    interrupted: Option<u8>,
+}
+
 /// The wish to leave: Ctrl-C, or a polite kill.
 pub(crate) struct Interrupts {
     interrupt: Signal,
@@ -72,29 +80,28 @@ impl Client {
         &self,
         mut view: View,
         call: impl Future<Output = banger_bus::Result<OwnedObjectPath>>,
-    ) -> Result<JobOutcome> {
+    ) -> Result<Ended> {
         let jobs = self.jobs().await?;
         let mut interrupts = Interrupts::listen()?;
-        let mut cancelled = false;
+        let mut interrupted = None;
         let mut call = std::pin::pin!(call);
         // The daemon may have begun before it answers: then there is a job to be undone.
         let path = loop {
             tokio::select! {
                 path = &mut call => break path?,
                 status = interrupts.next() => {
-                    if cancelled {
+                    if interrupted.replace(status).is_some() {
                         return Err(Error::Reported(status));
                     }
-                    cancelled = true;
                     view.note(CANCELLING);
                 }
             }
         };
         let events = jobs.claim(&path);
-        if cancelled {
+        if interrupted.is_some() {
             self.cancel(&path).await?;
         }
-        self.follow(&path, events, &mut view, &mut interrupts, cancelled)
+        self.follow(&path, events, &mut view, &mut interrupts, interrupted)
             .await
     }
 
@@ -111,17 +118,16 @@ impl Client {
         mut events: UnboundedReceiver<Event>,
         view: &mut View,
         interrupts: &mut Interrupts,
-        mut cancelled: bool,
-    ) -> Result<JobOutcome> {
+        mut interrupted: Option<u8>,
+    ) -> Result<Ended> {
         let mut step = Step::unknown();
         loop {
             let event = tokio::select! {
                 event = events.recv() => event.ok_or_else(lost)?,
                 status = interrupts.next() => {
-                    if cancelled {
+                    if interrupted.replace(status).is_some() {
                         return Err(Error::Reported(status));
                     }
-                    cancelled = true;
                     view.note(CANCELLING);
                     self.cancel(path).await?;
                     continue;
@@ -131,8 +137,14 @@ impl Client {
             let mut next = Some(event);
             while let Some(event) = next.take() {
                 match event {
-                    Event::Removed(outcome) => return Ok(outcome),
-                    Event::Changed(properties) => step.apply(&properties),
+                    Event::Removed(outcome) => {
+                        view.show(&step);
+                        return Ok(Ended { outcome, interrupted });
+                    }
+                    Event::Changed(properties) => {
+                        step.apply(&properties);
+                        view.hear(&step);
+                    }
                 }
                 // What belongs together comes at once.
                 next = timeout_at(settled, events.recv()).await.ok().flatten();
@@ -143,16 +155,28 @@ impl Client {
 }
 
 /// The outcome of a job that is done; every other one is an error.
-pub(crate) fn done(outcome: JobOutcome) -> Result<JobOutcome> {
+pub(crate) fn done(ended: impl Into<Ended>) -> Result<JobOutcome> {
+    let Ended { outcome, interrupted } = ended.into();
     let (kind, text) = match outcome.result {
         JobResult::Done => return Ok(outcome),
         JobResult::Cancelled => (ErrorKind::Cancelled, "Cancelled"),
         JobResult::Timeout => (ErrorKind::Timeout, "It took too long"),
         JobResult::Failed => (ErrorKind::Failed, "It failed, and the daemon does not say why"),
     };
-    Err(Error::Bus(
-        outcome.error.unwrap_or_else(|| BusError::new(kind, text)),
-    ))
+    let error = outcome.error.unwrap_or_else(|| BusError::new(kind, text));
+    Err(match interrupted {
+        Some(status) if error.kind == ErrorKind::Cancelled => Error::Interrupted { status, error },
+        _ => Error::Bus(error),
+    })
+}
+
+impl From<JobOutcome> for Ended {
+    fn from(outcome: JobOutcome) -> Self {
+        Self {
+            outcome,
+            interrupted: None,
+        }
+    }
 }
 
 impl Jobs {
@@ -411,6 +435,16 @@ mod tests {
             result: JobResult::Cancelled,
             ..JobOutcome::done()
         };
-        assert_eq!(done(cancelled).unwrap_err().kind(), Some(ErrorKind::Cancelled));
+        assert_eq!(
+            done(cancelled.clone()).unwrap_err().kind(),
+            Some(ErrorKind::Cancelled)
+        );
+        let by_signal = |outcome| Ended {
+            outcome,
+            interrupted: Some(143),
+        };
+        assert_eq!(exit::ordinary(&done(by_signal(cancelled)).unwrap_err()), 143);
+        // It was done before the cancelling reached it.
+        assert!(done(by_signal(JobOutcome::done())).is_ok());
     }
 }

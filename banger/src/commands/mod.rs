@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod bundle;
 pub(crate) mod completion;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
@@ -19,17 +20,17 @@ use serde::Serialize;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::exit;
-use crate::output::{self, Progress, ProgressArgs, Style, Table, View};
+use crate::output::{self, Finished, Progress, ProgressArgs, Style, Table, View};
 
 /// Does something to several objects at once. Each gets its result as soon as it has one, the
 /// line that `operation` gives; a failure of one does not keep the others.
 ///
 /// # Errors
 /// When one failed: everything has been told then.
-pub(crate) async fn each(
+pub(crate) async fn each<T: Into<Finished>>(
     names: &[String],
     args: ProgressArgs,
-    operation: impl AsyncFn(&str, View) -> Result<String>,
+    operation: impl AsyncFn(&str, View) -> Result<T>,
 ) -> Result<()> {
     let progress = Progress::new(args);
     let mut seen = BTreeSet::new();
@@ -38,13 +39,13 @@ pub(crate) async fn each(
         if seen.insert(name) {
             let view = progress.view(name);
             let operation = &operation;
-            running.push(async move { (name, operation(name, view).await) });
+            running.push(async move { (name, operation(name, view).await.map(Into::into)) });
         }
     }
     let several = running.len() > 1;
     let mut status = 0;
     while let Some((name, result)) = running.next().await {
-        progress.result(name, result.as_ref().map(String::as_str))?;
+        progress.result(name, result.as_ref())?;
         if let Err(error) = result {
             status = status.max(exit::ordinary(&error));
             if !matches!(error, Error::Reported(_)) {
@@ -83,15 +84,13 @@ async fn list_available(client: &Client, kind: &str, quiet: bool, json: bool) ->
     output::data(table.render(Style::stdout()).as_bytes())
 }
 
-/// Asks before something is lost. `force` answers for the user; without a terminal nobody can.
-pub(crate) fn confirm(question: &str, force: bool) -> Result<bool> {
-    if force {
-        return Ok(true);
-    }
+/// Asks before something is lost. Without a terminal nobody can answer, and `option` must have
+/// done so before.
+pub(crate) fn confirm(question: &str, option: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(Error::refused(
             "Will not delete anything without being told: standard input is no terminal",
-            "Give --force (-f), or look first with --dry-run",
+            &format!("Give {option}, or look first with --dry-run"),
         ));
     }
     let mut err = io::stderr().lock();

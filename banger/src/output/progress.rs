@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use banger_bus::ErrorKind;
-use banger_model::JobResult;
+use banger_bus::JobPart;
 use clap::Args;
-use serde::Serialize;
 use zbus::OwnedVariant;
 
-use super::bar::Bars;
+use super::bar::{Bar, Bars};
+use super::event::{Finished, ProgressEvent, ResultEvent};
+use super::parts::{Part, Parts};
 use super::{json_line, line, note, plain};
 use crate::error::{Error, Result};
 
@@ -32,7 +33,13 @@ pub(crate) struct Step {
     /// 0 to 1 within the stage, negative when it cannot be told.
     pub(crate) fraction: f64,
     pub(crate) message: String,
+    /// What goes on at once.
+    pub(crate) parts: Vec<Part>,
 }
+
+/// What is remembered of a job's parts; it outlives the view of the job.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedParts(Arc<Mutex<Parts>>);
 
 /// The view of one job, or of several that go on at once, each with a subject.
 #[derive(Debug, Clone)]
@@ -49,28 +56,8 @@ pub(crate) struct View {
     progress: Progress,
     subject: String,
     shown: Step,
-    bar: Option<indicatif::ProgressBar>,
-}
-
-#[derive(Serialize)]
-struct ProgressEvent<'a> {
-    event: &'static str,
-    subject: &'a str,
-    stage: &'a str,
-    /// `null` when it cannot be told.
-    fraction: Option<f64>,
-    message: &'a str,
-}
-
-#[derive(Serialize)]
-struct ResultEvent<'a> {
-    event: &'static str,
-    subject: &'a str,
-    /// One of [`JobResult`]'s words.
-    result: &'static str,
-    /// The D-Bus name, empty when it is done.
-    error: &'static str,
-    message: String,
+    parts: SharedParts,
+    bar: Option<Bar>,
 }
 
 /// How long a change waits for others that belong to it: a stage and its message may come in
@@ -87,6 +74,7 @@ impl Step {
             stage: String::new(),
             fraction: -1.0,
             message: String::new(),
+            parts: Vec::new(),
         }
     }
 
@@ -110,6 +98,19 @@ impl Step {
         {
             self.fraction = fraction;
         }
+        if let Some(parts) = properties
+            .get("Parts")
+            .and_then(|value| value.try_clone().ok())
+            .and_then(|value| Vec::<JobPart>::try_from(value).ok())
+        {
+            self.parts = parts.into_iter().map(Part::from).collect();
+        }
+    }
+}
+
+impl SharedParts {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,14 +129,16 @@ impl Progress {
 
     /// Begins to show a job. `subject` is the object's name, and may be empty when there is one only.
     pub(crate) fn view(&self, subject: &str) -> View {
+        let parts = SharedParts::default();
         let bar = match self {
-            Self::Bars(bars) => Some(bars.add(subject)),
+            Self::Bars(bars) => Some(bars.add(subject, &parts)),
             _ => None,
         };
         View {
             progress: self.clone(),
             subject: subject.to_owned(),
             shown: Step::unknown(),
+            parts,
             bar,
         }
     }
@@ -153,20 +156,31 @@ impl Progress {
         }
     }
 
-    /// Tells how the work on an object ended: `line` on standard output, an error on standard
+    /// Tells how the work on an object ended: its line on standard output, an error on standard
     /// error, and for programs an event instead of the line.
-    pub(crate) fn result(&self, subject: &str, result: std::result::Result<&str, &Error>) -> Result<()> {
+    pub(crate) fn result(&self, subject: &str, result: std::result::Result<&Finished, &Error>) -> Result<()> {
         if matches!(self, Self::Json) {
             return json_line(&ResultEvent::new(subject, result));
         }
         match result {
-            Ok(text) => self.around(|| line(&plain(text))),
+            Ok(finished) => self.around(|| line(&plain(&finished.line))),
             Err(_) => Ok(()),
         }
     }
 }
 
 impl View {
+    /// What is remembered of the job's parts.
+    pub(crate) fn parts(&self) -> SharedParts {
+        self.parts.clone()
+    }
+
+    /// Takes note of where the job is, at every change; [`View::show`] may see only the last of
+    /// several.
+    pub(crate) fn hear(&self, step: &Step) {
+        self.parts.lock().update(&step.parts, Instant::now());
+    }
+
     /// Shows where the job is now.
     pub(crate) fn show(&mut self, step: &Step) {
         if *step == self.shown {
@@ -176,18 +190,12 @@ impl View {
             Progress::Quiet => {}
             // A closed standard output shows when the result is written.
             Progress::Json => {
-                let _ = json_line(&ProgressEvent {
-                    event: "progress",
-                    subject: &self.subject,
-                    stage: &step.stage,
-                    fraction: (step.fraction >= 0.0).then_some(step.fraction),
-                    message: &step.message,
-                });
+                let _ = json_line(&ProgressEvent::new(&self.subject, step));
             }
             Progress::Lines => self.show_line(step),
-            Progress::Bars(bars) => {
+            Progress::Bars(_) => {
                 if let Some(bar) = &self.bar {
-                    bars.show(bar, step);
+                    bar.show(step);
                 }
             }
         }
@@ -204,58 +212,27 @@ impl View {
         }
     }
 
-    /// One line for each stage.
+    /// One line for each stage, and one for each part that has ended.
     fn show_line(&self, step: &Step) {
-        if step.stage.is_empty() || step.stage == self.shown.stage {
-            return;
+        if !step.stage.is_empty() && step.stage != self.shown.stage {
+            let message = Some(&step.message).filter(|text| !text.starts_with(WARNING));
+            self.note_line(&[&step.stage, message.map_or("", String::as_str)]);
         }
-        let mut line = String::new();
-        for part in [&self.subject, &step.stage, &step.message] {
-            if !part.is_empty() && !part.starts_with(WARNING) {
-                if !line.is_empty() {
-                    line.push_str(": ");
-                }
-                line.push_str(&plain(part));
-            }
+        let ended = self.parts.lock().ended();
+        for text in ended {
+            self.note_line(&[&text]);
         }
-        note(&line);
+    }
+
+    fn note_line(&self, words: &[&str]) {
+        let words = [&[self.subject.as_str()], words].concat();
+        let words = words.iter().filter(|word| !word.is_empty());
+        note(&words.map(|word| plain(word)).collect::<Vec<_>>().join(": "));
     }
 
     fn show_warning(&self, step: &Step) {
         if step.message.starts_with(WARNING) {
             self.progress.note(&format!("banger: {}", plain(&step.message)));
-        }
-    }
-}
-
-impl<'a> ResultEvent<'a> {
-    fn new(subject: &'a str, result: std::result::Result<&str, &Error>) -> Self {
-        let (word, error, message) = match result {
-            Ok(_) => (JobResult::Done, "", String::new()),
-            Err(error) => {
-                let kind = error.kind().unwrap_or(ErrorKind::Failed);
-                let word = match kind {
-                    ErrorKind::Cancelled => JobResult::Cancelled,
-                    ErrorKind::Timeout => JobResult::Timeout,
-                    _ => JobResult::Failed,
-                };
-                (word, kind.name(), error.to_string())
-            }
-        };
-        Self {
-            event: "result",
-            subject,
-            result: word.as_str(),
-            error,
-            message,
-        }
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 }

@@ -26,6 +26,8 @@ struct Cell {
 }
 
 const GAP: usize = 3;
+/// The least that is shown of a cell that is cut.
+const LEAST: usize = 12;
 
 impl Table {
     pub(crate) fn new(header: &[&'static str]) -> Self {
@@ -67,6 +69,23 @@ impl Table {
             push_line(&mut out, cells, &widths);
         }
         out
+    }
+
+    /// The lines, with the last column cut where it does not fit a terminal of so many columns.
+    /// The others are names and numbers, which nobody can use in part.
+    pub(crate) fn fitted(mut self, style: Style, columns: Option<usize>) -> String {
+        let widths = self.widths();
+        if let (Some(columns), Some((_, before))) = (columns, widths.split_last()) {
+            let taken: usize = before.iter().map(|width| width + GAP).sum();
+            let room = columns.saturating_sub(taken).max(LEAST);
+            let last = before.len();
+            for cell in self.rows.iter_mut().filter_map(|row| row.get_mut(last)) {
+                if width(&cell.text) > room {
+                    cell.text = cell.text.chars().take(room - 1).chain(['…']).collect();
+                }
+            }
+        }
+        self.render(style)
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -129,6 +148,26 @@ mod tests {
              longer-name             1 h\n\
              b             stopped\n"
         );
+    }
+
+    #[test]
+    fn only_the_last_column_is_cut() {
+        let table = || {
+            let mut table = Table::new(&["NAME", "ORIGIN"]);
+            table.row(["ghcr.io/owner/tool:1", "ghcr.io/owner/tool:1"]);
+            table.row(["b", "short"]);
+            table
+        };
+        let lines = |columns| table().fitted(Style::none(), columns);
+        assert_eq!(lines(None), table().render(Style::none()));
+        assert_eq!(lines(Some(80)), lines(None));
+        assert_eq!(
+            lines(Some(40)),
+            "NAME                   ORIGIN\n\
+             ghcr.io/owner/tool:1   ghcr.io/owner/to…\n\
+             b                      short\n"
+        );
+        assert!(lines(Some(10)).contains("tool:1   ghcr.io/own…\n"));
     }
 
     #[test]

@@ -12,6 +12,19 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// Shows every character that is not printed, as `\n`, `\u{1b}` or the marks that turn the
+/// direction of writing, by its escape sequence; a backslash is two, so nothing is ambiguous.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
 /// A filter for a stream: text, line breaks, tabs and, where wanted, colours (SGR) pass; every
 /// other control character and sequence (ECMA-48) does not. Sequences may be cut anywhere.
 #[derive(Debug)]
@@ -173,6 +186,18 @@ mod tests {
             assert_eq!(shown(true, input), expected, "{input:?}");
         }
         assert_eq!(shown(false, b"\x1b[1;31mred\x1b[0m"), "red");
+    }
+
+    #[test]
+    fn what_is_not_printed_is_escaped() {
+        for (text, expected) in [
+            ("it's \"ü\" €", "it's \"ü\" €"),
+            ("a\x1b[2J\n\0\u{9b}b", r"a\u{1b}[2J\n\0\u{9b}b"),
+            ("\u{202e}evil\u{2066}\u{200b}", r"\u{202e}evil\u{2066}\u{200b}"),
+            (r"C:\n", r"C:\\n"),
+        ] {
+            assert_eq!(escaped(text), expected);
+        }
     }
 
     #[test]

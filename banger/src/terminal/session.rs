@@ -22,10 +22,13 @@ use crate::exit;
 /// What to run.
 #[derive(Debug, Default)]
 pub(crate) struct GuestCommand {
-    /// Empty for the login shell.
+    /// Empty for the login shell, or for the entrypoint's own arguments.
     pub(crate) argv: Vec<String>,
     pub(crate) env: Option<HashMap<String, String>>,
     pub(crate) working_directory: Option<String>,
+    pub(crate) user: Option<String>,
+    /// `argv` are arguments of the image's entrypoint.
+    pub(crate) entrypoint: bool,
     pub(crate) terminal: bool,
 }
 
@@ -94,8 +97,9 @@ async fn start(
         term: env::var("TERM")
             .ok()
             .filter(|term| command.terminal && !term.is_empty()),
-        shell: command.argv.is_empty().then_some(true),
-        ..ExecOptions::default()
+        shell: (command.argv.is_empty() && !command.entrypoint).then_some(true),
+        user: command.user,
+        entrypoint: command.entrypoint.then_some(true),
     };
     let [stdin, stdout, stderr] = streams.map(OwnedFd::from);
     Ok(vm

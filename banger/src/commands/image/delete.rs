@@ -10,11 +10,15 @@ use crate::output::ProgressArgs;
 
 /// Delete images; those that a VM uses stay
 ///
-/// Files of the store are removed; a registered file of yours is only forgotten.
+/// Files of the store are removed; a registered file of yours is only forgotten. Fetched layers
+/// stay for a later pull, until `banger image prune`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  banger image delete mine
+  banger image rm alpine:3.20 docker.io/library/debian:12")]
 pub(crate) struct Delete {
-    /// Names of images
-    #[arg(value_name = "NAME", required = true, add = completion::images())]
+    /// Names of images, or their references
+    #[arg(value_name = "IMAGE", required = true, add = completion::images())]
     names: Vec<String>,
     #[command(flatten)]
     progress: ProgressArgs,

@@ -3,6 +3,7 @@
 use banger_bus::ImageInfo;
 use clap::Args;
 
+use super::kernel;
 use crate::client::Client;
 use crate::commands::list_available;
 use crate::error::Result;
@@ -35,7 +36,11 @@ impl List {
         if self.quiet {
             return images.iter().try_for_each(|image| output::line(&image.name));
         }
-        output::data(table(&images).render(Style::stdout()).as_bytes())
+        output::data(
+            table(&images)
+                .fitted(Style::stdout(), output::columns())
+                .as_bytes(),
+        )
     }
 }
 
@@ -45,11 +50,7 @@ fn table(images: &[ImageInfo]) -> Table {
         table.row([
             image.name.as_str(),
             &image.kind,
-            if image.kernel.is_empty() {
-                "(default)"
-            } else {
-                &image.kernel
-            },
+            kernel(image),
             &output::bytes(image.size_bytes),
             &output::bytes(image.used_bytes),
             &output::age(image.created_us),

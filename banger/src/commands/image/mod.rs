@@ -1,39 +1,51 @@
 //! `banger image …`.
 
 pub(crate) mod delete;
+pub(crate) mod export;
 pub(crate) mod list;
 pub(crate) mod promote;
+pub(crate) mod prune;
+pub(crate) mod publish;
 pub(crate) mod pull;
 pub(crate) mod register;
 pub(crate) mod show;
+pub(crate) mod tag;
 
-use std::path::{Path, PathBuf};
-
-use banger_bus::ImageProxy;
+use banger_bus::{ImageInfo, ImageProxy};
+use banger_model::ImageName;
 use zbus::OwnedObjectPath;
 
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 impl Client {
-    /// Finds an image by its name.
+    /// Finds an image by its name, or by any form of its reference.
     async fn image(&self, name: &str) -> Result<(OwnedObjectPath, ImageProxy<'static>)> {
         let path = self.manager().await?.look_up_image(name.to_owned()).await?;
         let proxy = ImageProxy::new(self.connection(), path.clone()).await?;
         Ok((path, proxy))
     }
+
+    /// What is known of an image.
+    async fn image_info(&self, path: &OwnedObjectPath) -> Result<ImageInfo> {
+        Ok(ImageInfo::from_properties(
+            &self.properties(path, "org.banger.Image").await?,
+        )?)
+    }
 }
 
-/// The daemon has another working directory, so it gets absolute paths.
-pub(super) fn absolute(path: &Path) -> Result<String> {
-    let whole: PathBuf =
-        std::path::absolute(path).map_err(|e| Error::io(format!("Cannot resolve {path:?}"), e))?;
-    whole
-        .into_os_string()
-        .into_string()
-        .map_err(|path| Error::Refused(format!("Cannot name {path:?} on the bus: it is not UTF-8")))
+/// Reads the name that an image is to have.
+fn name(text: &str) -> std::result::Result<String, String> {
+    text.parse::<ImageName>()
+        .map(String::from)
+        .map_err(|e| e.to_string())
 }
 
-pub(super) fn absolute_option(path: Option<&Path>) -> Result<Option<String>> {
-    path.map(absolute).transpose()
+/// The image's kernel, for people.
+fn kernel(image: &ImageInfo) -> &str {
+    if image.kernel.is_empty() {
+        "(default)"
+    } else {
+        &image.kernel
+    }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use banger_bus::RegisterOptions;
 use clap::Args;
 
-use super::{absolute, absolute_option};
 use crate::client::{Client, done};
+use crate::commands::bundle::{absolute, absolute_option};
 use crate::commands::each;
 use crate::completion;
 use crate::error::Result;

@@ -6,8 +6,8 @@ use banger_bus::ImportKernelOptions;
 use clap::Args;
 
 use crate::client::{Client, done};
+use crate::commands::bundle::{absolute, absolute_option};
 use crate::commands::each;
-use crate::commands::image::{absolute, absolute_option};
 use crate::error::Result;
 use crate::output::ProgressArgs;
 

@@ -35,7 +35,11 @@ impl List {
         if self.quiet {
             return kernels.iter().try_for_each(|kernel| output::line(&kernel.name));
         }
-        output::data(table(&kernels).render(Style::stdout()).as_bytes())
+        output::data(
+            table(&kernels)
+                .fitted(Style::stdout(), output::columns())
+                .as_bytes(),
+        )
     }
 }
 

@@ -1,6 +1,5 @@
 //! `banger kernel show`.
 
-use banger_bus::KernelInfo;
 use clap::Args;
 
 use crate::client::Client;
@@ -23,7 +22,7 @@ impl Show {
     pub(crate) async fn run(self) -> Result<()> {
         let client = Client::connect().await?;
         let (path, _) = client.kernel(&self.name).await?;
-        let kernel = KernelInfo::from_properties(&client.properties(&path, "org.banger.Kernel").await?)?;
+        let kernel = client.kernel_info(&path).await?;
         if self.json {
             return output::json(&kernel);
         }

@@ -1,5 +1,6 @@
 //! `banger vm exec`.
 
+use banger_model::image::check_user;
 use clap::Args;
 
 use super::Name;
@@ -15,6 +16,7 @@ use crate::terminal::{self, GuestCommand};
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   banger vm exec a -- uname -a
+  banger vm exec a --user www-data -- id
   tar -c . | banger vm exec a --workdir /srv -- tar -x
   banger vm exec a -- sh -c 'cd /tmp && ls | wc -l'")]
 pub(crate) struct Exec {
@@ -32,7 +34,10 @@ pub(crate) struct Exec {
 /// How a command in a guest is run.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
-    /// Start in this directory of the guest [default: the user's home]
+    /// Run as this user of the guest: a name or a number [default: the image's user]
+    #[arg(long, short, value_name = "USER[:GROUP]", value_parser = user)]
+    pub(super) user: Option<String>,
+    /// Start in this directory of the guest [default: the image's, else the user's home]
     #[arg(long, short, value_name = "DIR", value_parser = absolute)]
     pub(super) workdir: Option<String>,
     /// Give the command a terminal [default: when standard input and output are terminals]
@@ -62,6 +67,8 @@ impl Exec {
             argv: self.command,
             env: parse::map(&self.env.env),
             working_directory: self.session.workdir.clone(),
+            user: self.session.user.clone(),
+            entrypoint: false,
             terminal: self.session.terminal(),
         };
         terminal::run(&client, &vm, command).await
@@ -80,4 +87,10 @@ fn absolute(text: &str) -> std::result::Result<String, String> {
     } else {
         Err("write an absolute path of the guest".to_owned())
     }
+}
+
+fn user(text: &str) -> std::result::Result<String, String> {
+    check_user(text)
+        .map(|()| text.to_owned())
+        .map_err(|e| e.to_string())
 }

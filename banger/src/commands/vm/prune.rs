@@ -45,7 +45,7 @@ impl Prune {
             names.len(),
             names.join(", ")
         );
-        if !confirm(&question, self.force)? {
+        if !self.force && !confirm(&question, "--force (-f)")? {
             output::note("Nothing was deleted");
             return Ok(());
         }

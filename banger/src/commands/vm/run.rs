@@ -16,8 +16,9 @@ use crate::terminal::{self, GuestCommand};
 
 /// Make a VM and open a shell in it, or run a command in it
 ///
-/// Whatever is missing is pulled first: the default image, its kernel. The first run takes
-/// minutes, later ones seconds.
+/// Whatever is missing is pulled first: the image, its kernel. The first run takes minutes,
+/// later ones seconds. The shell or the command has the environment of the image, its user and
+/// its working directory.
 ///
 /// The exit status is the command's own, and 128+N when signal N ended it. 125: banger failed;
 /// 126: the command cannot be executed; 127: it was not found.
@@ -25,14 +26,19 @@ use crate::terminal::{self, GuestCommand};
 #[command(after_long_help = "Examples:
   banger vm run                                  a shell in a new Debian
   banger vm run --rm -- uname -a                 one command, nothing left
+  banger vm run --image alpine:3.20              a shell in an image of a registry
+  banger vm run --rm --image X --entrypoint      what a container of X would run
   banger vm run --name a --memory 4G --vcpu 4    a shell; the VM stays afterwards")]
 pub(crate) struct Run {
     /// The new VM's name: 1 to 63 of a-z, 0-9 and '-' [default: banger finds one]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Delete the VM when the shell or the command ends, also after Ctrl-C
+    /// Delete the VM when the shell or the command ends, also after Ctrl-C; one that never became ready stays, for `banger vm logs`
     #[arg(long)]
     rm: bool,
+    /// Run what a container of the image would run; words after `--` are its arguments instead of the image's own
+    #[arg(long)]
+    entrypoint: bool,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
@@ -56,11 +62,13 @@ impl Run {
             json: false,
         });
         let vm = self.create(&client, &progress).await?;
-        let interactive = self.command.is_empty();
+        let interactive = self.command.is_empty() && !self.entrypoint;
         let command = GuestCommand {
             argv: self.command.clone(),
             env: None,
             working_directory: self.session.workdir.clone(),
+            user: self.session.user.clone(),
+            entrypoint: self.entrypoint,
             terminal: self.session.terminal(),
         };
         let status = terminal::run(&client, &vm, command).await;
@@ -80,9 +88,9 @@ impl Run {
             output::note(&self.spec.line(&manager).await?);
         }
         let call = manager.create_vm(self.name.clone().unwrap_or_default(), self.spec.options(true));
-        let outcome = client.run_job(progress.view(""), call).await?;
-        let made = outcome.object.clone();
-        match (done(outcome), made) {
+        let ended = client.run_job(progress.view(""), call).await?;
+        let made = ended.outcome.object.clone();
+        match (done(ended), made) {
             (Ok(_), Some(path)) => client.vm_at(path).await,
             (Ok(_), None) => Err(Error::Refused(
                 "The daemon does not say what it has made".to_owned(),

@@ -11,7 +11,7 @@ use crate::parse::{self, Pair};
 /// Options of a new VM.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SpecArgs {
-    /// The image; what is not there yet is pulled from the catalogue [default: default_image_name of the configuration, else debian-bookworm]
+    /// The image: a name of the catalogue or an OCI reference, as alpine:3.20; pulled when it is missing [default: default_image_name of the configuration, else debian-bookworm]
     #[arg(long, value_name = "IMAGE", add = completion::images())]
     image: Option<String>,
     /// A kernel of `banger kernel list` instead of the image's own choice
