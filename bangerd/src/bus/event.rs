@@ -1,5 +1,7 @@
 //! What is told on a connection.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use banger_bus::api::{ImageApi, JobApi, KernelApi, VmApi};
@@ -8,8 +10,9 @@ use banger_bus::{
     VmObject, path,
 };
 use tokio::sync::oneshot;
-use zbus::object_server::SignalEmitter;
-use zbus::{Connection, OwnedObjectPath};
+use zbus::fdo::Properties;
+use zbus::object_server::{Interface, SignalEmitter};
+use zbus::{Connection, OwnedObjectPath, Variant};
 
 /// An object below the manager.
 #[derive(Clone)]
@@ -33,7 +36,7 @@ pub(super) enum News {
     Added(Object),
     Removed(Object),
     Vm(Arc<dyn VmApi>, Arc<(VmInfo, VmInfo)>),
-    Job(Arc<dyn JobApi>, Arc<(JobInfo, JobInfo)>),
+    Job(Arc<(JobInfo, JobInfo)>),
     Ended(Object, u32, Arc<JobOutcome>),
 }
 
@@ -97,7 +100,7 @@ impl Event {
                 let (before, after) = &*change;
                 VmObject { api }.emit_changes(before, after, &emitter).await
             }
-            News::Job(api, change) => job_changes(&JobObject { api }, &change, &emitter).await,
+            News::Job(change) => job_changes(&change.0, &change.1, &emitter).await,
             News::Ended(object, id, outcome) => {
                 outcome.emit(&emitter).await?;
                 let manager = SignalEmitter::new(connection, path::MANAGER)?;
@@ -108,24 +111,25 @@ impl Event {
     }
 }
 
-async fn job_changes(
-    job: &JobObject,
-    change: &(JobInfo, JobInfo),
-    emitter: &SignalEmitter<'_>,
-) -> zbus::Result<()> {
-    let (before, after) = change;
+/// Tells all that has changed in one signal: whoever follows a job sees it as it was at a moment.
+async fn job_changes(before: &JobInfo, after: &JobInfo, emitter: &SignalEmitter<'_>) -> zbus::Result<()> {
+    let mut changed = HashMap::new();
     if before.object != after.object {
-        job.object_changed(emitter).await?;
+        changed.insert("Object", Variant::from(after.object.as_ref()));
     }
     if before.stage != after.stage {
-        job.stage_changed(emitter).await?;
+        changed.insert("Stage", Variant::from(&after.stage));
     }
     if before.message != after.message {
-        job.message_changed(emitter).await?;
+        changed.insert("Message", Variant::from(&after.message));
+    }
+    if before.parts != after.parts {
+        changed.insert("Parts", Variant::from(&after.parts));
     }
     // In whole comparison: what has not moved is not told again.
     if before.fraction.to_bits() != after.fraction.to_bits() {
-        job.fraction_changed(emitter).await?;
+        changed.insert("Fraction", Variant::from(after.fraction));
     }
-    Ok(())
+    let interface = JobObject::name();
+    Properties::properties_changed(emitter, interface, changed, Cow::Borrowed(&[])).await
 }

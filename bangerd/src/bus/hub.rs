@@ -112,9 +112,8 @@ impl Bus {
 
     pub(crate) fn job_changed(&self, path: &OwnedObjectPath, before: &JobInfo, after: &JobInfo) {
         let mut state = self.lock();
-        if let Some(Object::Job(api) | Object::Process(api)) = state.objects.get(path) {
-            let news = News::Job(api.clone(), Arc::new((before.clone(), after.clone())));
-            state.tell(path, news);
+        if state.objects.contains_key(path) {
+            state.tell(path, News::Job(Arc::new((before.clone(), after.clone()))));
         }
     }
 

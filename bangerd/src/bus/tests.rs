@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use banger_bus::{
-    CreateOptions, Error, ErrorKind, JobOutcome, JobProxy, ManagerProxy, SERVICE, VmProxy, path,
+    CreateOptions, Error, ErrorKind, JobOutcome, JobPart, JobProxy, ManagerProxy, SERVICE, VmProxy, path,
 };
+use banger_image::{Part, PartState, Progress as _};
 use futures_util::StreamExt;
 use zbus::connection::Builder;
 use zbus::fdo::ObjectManagerProxy;
@@ -104,16 +105,59 @@ async fn a_jobs_end_is_told_in_order_on_every_connection() {
         .skip_while(|member| *member != "Removed")
         .collect();
     assert_eq!(ends[..2], ["Removed", "JobRemoved"]);
-    assert!(
-        members
-            .iter()
-            .filter(|member| **member == "PropertiesChanged")
-            .count()
-            >= 2,
-        "{members:?}"
-    );
+    assert!(members.contains(&"PropertiesChanged"), "{members:?}");
     assert_eq!(members[..2], ["InterfacesAdded", "InterfacesAdded"]);
     assert!(!bus.is_busy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_seldom_and_to_its_end() {
+    const STEPS: u64 = 5_000;
+    let (bus, mut jobs) = hub();
+    let connection = client(&bus).await;
+    let rule = MatchRule::builder().msg_type(Type::Signal).build().unwrap();
+    let mut heard = MessageStream::for_match_rule(rule, &connection, None)
+        .await
+        .unwrap();
+    create(&connection, "a").await;
+    let started = jobs.recv().await.unwrap();
+    started.ctx.stage("Fetching");
+    let begun = tokio::time::Instant::now();
+    for done in 1..=STEPS {
+        let state = PartState::Fetching;
+        let (name, total) = ("a", STEPS);
+        started.ctx.part(&Part {
+            name,
+            state,
+            done,
+            total,
+        });
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+    }
+    let tenths = u64::try_from(begun.elapsed().as_millis()).unwrap() / 100;
+    started.end.send(Ok(JobOutcome::done())).unwrap();
+    let (mut signals, mut last): (u64, Vec<JobPart>) = (0, Vec::new());
+    loop {
+        let message = heard.next().await.unwrap().unwrap();
+        match message.header().member().unwrap().as_str() {
+            "PropertiesChanged" => {
+                let body = message.body();
+                let (_, changed, _): (&str, HashMap<String, zbus::OwnedVariant>, Vec<&str>) =
+                    body.deserialize().unwrap();
+                signals += 1;
+                if let Some(parts) = changed.get("Parts") {
+                    last = parts.try_clone().unwrap().try_into().unwrap();
+                }
+            }
+            "Removed" => break,
+            _ => {}
+        }
+    }
+    // The last part of all is told at the job's end, if not before.
+    assert!(signals <= tenths + 2, "{signals} signals in {tenths}00 ms");
+    assert!(signals > 1);
+    let expected: JobPart = ("a".to_owned(), "fetching".to_owned(), STEPS, STEPS);
+    assert_eq!(last, [expected]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use banger_bus::{Error, ErrorKind};
+use banger_image::Part;
 use banger_model::VmId;
 use tokio::sync::watch;
 
@@ -14,6 +15,8 @@ pub(crate) trait Report: Send + Sync + 'static {
     fn fraction(&self, done: f64);
     /// A detail or a warning for people.
     fn message(&self, text: &str);
+    /// Where one of several things is that go on at once.
+    fn part(&self, _: &Part<'_>) {}
     /// Which VM the operation is about, once that is known.
     fn about(&self, _: VmId) {}
 }
@@ -130,6 +133,10 @@ impl banger_image::Progress for JobContext {
 
     fn message(&self, text: &str) {
         self.report.message(text);
+    }
+
+    fn part(&self, part: &Part<'_>) {
+        self.report.part(part);
     }
 }
 

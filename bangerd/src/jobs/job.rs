@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use banger_bus::api::JobApi;
 use banger_bus::{Error, ErrorKind, JobInfo, Result, path};
+use banger_image::Part;
 use banger_model::VmId;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -12,6 +13,9 @@ use crate::core::progress::{Cancel, Report};
 
 /// How many requests may wait for a process before its callers wait.
 const MAX_REQUESTS: usize = 16;
+
+/// Parts of a stage that are told of; more than an image may have layers.
+const MAX_PARTS: usize = 512;
 
 /// A job as its object on the bus and its work see it.
 pub(crate) struct Job {
@@ -66,6 +70,10 @@ impl Job {
     /// Waits for the next change of the info since the last call.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    pub(super) fn is_in_stage(&self, stage: &str) -> bool {
+        self.lock().stage == stage
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -132,6 +140,7 @@ impl Report for Job {
             stage.clone_into(&mut info.stage);
             info.message.clear();
             info.fraction = -1.0;
+            info.parts.clear();
             true
         });
     }
@@ -149,6 +158,26 @@ impl Report for Job {
                 info.fraction = done;
             }
             differs
+        });
+    }
+
+    fn part(&self, part: &Part<'_>) {
+        let now = (part.state.as_str(), part.done, part.total);
+        self.change(|info| {
+            if let Some((_, state, done, total)) = info.parts.iter_mut().find(|known| known.0 == part.name) {
+                let differs = (state.as_str(), *done, *total) != now;
+                if state != now.0 {
+                    now.0.clone_into(state);
+                }
+                (*done, *total) = (now.1, now.2);
+                return differs;
+            }
+            let room = info.parts.len() < MAX_PARTS;
+            if room {
+                let part = (part.name.to_owned(), now.0.to_owned(), now.1, now.2);
+                info.parts.push(part);
+            }
+            room
         });
     }
 
@@ -170,6 +199,8 @@ impl Report for Job {
 
 #[cfg(test)]
 mod tests {
+    use banger_image::PartState;
+
     use super::*;
 
     fn info() -> JobInfo {
@@ -199,6 +230,33 @@ mod tests {
         assert!(job.info().fraction < 0.0);
         job.fraction(f64::INFINITY);
         assert!((job.info().fraction - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn parts_keep_their_order_and_end_with_their_stage() {
+        let job = Job::new(info(), Cancel::new());
+        job.stage("Fetching");
+        let part = |name: &str, state, done| {
+            job.part(&Part {
+                name,
+                state,
+                done,
+                total: 9,
+            });
+        };
+        part("b", PartState::Waiting, 0);
+        part("a", PartState::Fetching, 1);
+        part("b", PartState::Cached, 9);
+        let row = |name: &str, state: &str, done| (name.to_owned(), state.to_owned(), done, 9);
+        assert_eq!(job.info().parts, [row("b", "cached", 9), row("a", "fetching", 1)]);
+        for n in 0..2 * MAX_PARTS {
+            part(&n.to_string(), PartState::Waiting, 0);
+        }
+        assert_eq!(job.info().parts.len(), MAX_PARTS);
+        job.stage("Fetching");
+        assert_eq!(job.info().parts.len(), MAX_PARTS);
+        job.stage("Finishing");
+        assert!(job.info().parts.is_empty());
     }
 
     #[tokio::test]

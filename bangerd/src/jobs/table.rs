@@ -165,8 +165,8 @@ where
             () = job.changed() => pending = true,
             () = sleep_until(quiet_until), if pending => {}
         }
-        let now = job.info();
-        if pending && (now.stage != told.stage || Instant::now() >= quiet_until) {
+        if pending && (Instant::now() >= quiet_until || !job.is_in_stage(&told.stage)) {
+            let now = job.info();
             bus.job_changed(&path, &told, &now);
             told = now;
             pending = false;
