@@ -3,11 +3,18 @@
 
 mod audit;
 mod bus;
+mod guest;
+pub mod layer;
+pub mod layout;
 mod processes;
+pub mod proxy;
 mod pty;
+pub mod registry;
 mod rig;
+pub mod samples;
 mod store;
 mod systemd;
+pub mod tree;
 mod watch;
 
 pub use audit::Audit;

@@ -55,12 +55,9 @@ impl Rig {
     /// # Panics
     /// Without a writable temporary directory.
     pub fn empty() -> Self {
-        // Short, for the 107 bytes of a socket's path; on a disk, for images are large.
-        let base =
-            std::env::var_os("BANGER_TEST_TMP").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let dir = tempfile::Builder::new()
             .prefix("bng-")
-            .tempdir_in(base)
+            .tempdir_in(temporary())
             .expect("a temporary directory can be made");
         let at = |name: &str| {
             let path = dir.path().join(name);
@@ -355,6 +352,12 @@ impl std::fmt::Display for Out {
 pub async fn finished(command: &mut Command, limit: Duration) -> Out {
     let what = format!("{:?}", command.as_std());
     Out::from(what, timeout(limit, command.output()).await)
+}
+
+/// Below what everything temporary is made: short, for the 107 bytes of a socket's path, and on
+/// a disk, for images are large.
+pub(crate) fn temporary() -> PathBuf {
+    std::env::var_os("BANGER_TEST_TMP").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 
 /// Where the programs under test are: `BANGER_BIN_DIR`, else the directory above this test.

@@ -120,7 +120,26 @@ async fn pull(rig: &Rig, args: &[&str]) -> Result<(), String> {
 /// The finished directory `name` of the cache, made by `make` when it is not there. Several
 /// tests may want it at once: one makes it, the others wait for its lock.
 async fn made(name: &str, make: impl AsyncFnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
-    let base = cache();
+    made_in(cache(), name, make).await
+}
+
+/// The same for what does not depend on the code under test: it is there after a change, too.
+pub(crate) async fn kept(
+    name: &str,
+    make: impl AsyncFnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
+    let base = base().join("kept");
+    let dir = made_in(base.clone(), name, make).await?;
+    // Used, and so not stale.
+    _ = File::open(&base).and_then(|dir| dir.set_modified(SystemTime::now()));
+    Ok(dir)
+}
+
+async fn made_in(
+    base: PathBuf,
+    name: &str,
+    make: impl AsyncFnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
     fs::create_dir_all(&base).map_err(|e| format!("cannot make {}: {e}", base.display()))?;
     let _lock = lock(&base.join(format!("{name}.lock"))).await?;
     let dir = base.join(name);
@@ -228,13 +247,7 @@ pub fn mke2fs(root: &Path, file: &Path, size: &str) -> Result<(), String> {
 
 /// The cache of this version of the catalogue and of the code that builds from it.
 fn cache() -> PathBuf {
-    let base = std::env::var_os("BANGER_TEST_CACHE").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-            home.join(".cache/banger-test")
-        },
-        PathBuf::from,
-    );
+    let base = base();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut hash = DefaultHasher::new();
     for part in [
@@ -247,6 +260,16 @@ fn cache() -> PathBuf {
     let dir = base.join(format!("{:016x}", hash.finish()));
     remove_stale(&base, &dir);
     dir
+}
+
+fn base() -> PathBuf {
+    std::env::var_os("BANGER_TEST_CACHE").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+            home.join(".cache/banger-test")
+        },
+        PathBuf::from,
+    )
 }
 
 fn hash_files(path: &Path, hash: &mut DefaultHasher) {
