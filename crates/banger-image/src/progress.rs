@@ -1,6 +1,6 @@
 //! How a long operation reports, and how it is stopped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -73,9 +73,12 @@ impl Progress for NoProgress {
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     cancelled: AtomicBool,
+    /// What wakes those who wait for something else, by their numbers.
+    wakers: Mutex<Vec<(u64, Box<dyn Fn() + Send>)>>,
+    next: AtomicU64,
     /// Process groups that end with the operation. A group is taken out before its leader
     /// is reaped, so no number in here was given to another process.
     groups: Mutex<Vec<Pid>>,
@@ -94,6 +97,10 @@ impl Cancel {
         for &group in &*groups {
             // It may have ended by itself in this moment.
             _ = kill_process_group(group, Signal::KILL);
+        }
+        drop(groups);
+        for (_, wake) in &*self.wakers() {
+            wake();
         }
     }
 
@@ -126,8 +133,48 @@ impl Cancel {
         self.groups().retain(|&other| other != group);
     }
 
+    /// Calls `wake` when the operation is stopped, or now when it was: once or twice, in the
+    /// thread that stops it, until what is returned is dropped. It must not block, nor use the
+    /// operation's `Cancel`.
+    pub(crate) fn on_cancel(&self, wake: impl Fn() + Send + 'static) -> OnCancel {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut wakers = self.wakers();
+        if self.is_cancelled() {
+            wake();
+        }
+        wakers.push((number, Box::new(wake)));
+        OnCancel {
+            cancel: self.clone(),
+            number,
+        }
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Vec<(u64, Box<dyn Fn() + Send>)>> {
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn groups(&self) -> MutexGuard<'_, Vec<Pid>> {
         self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cancelled = self.cancelled.load(Ordering::SeqCst);
+        f.debug_struct("Shared").field("cancelled", &cancelled).finish_non_exhaustive()
+    }
+}
+
+/// Ends what [`Cancel::on_cancel`] began.
+#[derive(Debug)]
+pub(crate) struct OnCancel {
+    cancel: Cancel,
+    number: u64,
+}
+
+impl Drop for OnCancel {
+    fn drop(&mut self) {
+        self.cancel.wakers().retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -142,5 +189,20 @@ mod tests {
         cancel.clone().cancel();
         cancel.cancel();
         assert!(matches!(cancel.check(), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn who_waits_is_woken_also_when_he_comes_late() {
+        let cancel = Cancel::new();
+        let (sender, woken) = std::sync::mpsc::channel();
+        let wake = |name| {
+            let sender = sender.clone();
+            move || sender.send(name).unwrap()
+        };
+        let _early = cancel.on_cancel(wake("early"));
+        drop(cancel.on_cancel(wake("gone")));
+        cancel.cancel();
+        let _late = cancel.on_cancel(wake("late"));
+        assert_eq!(woken.try_iter().collect::<Vec<_>>(), ["early", "late"]);
     }
 }
