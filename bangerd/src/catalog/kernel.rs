@@ -32,6 +32,7 @@ impl KernelApi for KernelEntry {
                 format!("sha256:{sha256}"),
             ),
             Origin::Files { kernel, .. } => (format!("imported from {}", kernel.display()), String::new()),
+            Origin::Bundle { url, sha256 } => (format!("bundle {url}"), sha256.to_string()),
         };
         KernelInfo {
             name: kernel.name.to_string(),

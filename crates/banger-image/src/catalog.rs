@@ -1,14 +1,33 @@
 //! What can be pulled: kernels and images by name, each with its sources.
 
-use std::fmt;
+mod edit;
+mod fragments;
+mod source;
+mod tried;
+mod url;
+
+use std::path::Path;
 
 use banger_model::{ImageName, KernelName};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+pub use fragments::Fragments;
+pub use source::{BundleSource, ImageSource, KernelSource, Recipe, Word};
+pub use url::BundleUrl;
+
+pub(crate) use edit::{Entry, Thing, has, publish};
+pub(crate) use tried::first_of;
+pub(crate) use url::Target;
 
 use crate::error::{Error, Result};
 
 /// The catalogue that comes with the program.
 const EMBEDDED: &str = include_str!("../../../packaging/recipes/catalog.toml");
+/// Entries of one file, and sources of one entry.
+const MAX_ENTRIES: usize = 4096;
+const MAX_SOURCES: usize = 16;
+/// Bytes of a description: one line of a list.
+pub(crate) const MAX_DESCRIPTION: usize = 512;
 
 /// A list of what can be pulled. The later of two entries with one name wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -31,15 +50,6 @@ pub struct KernelEntry {
     pub sources: Vec<KernelSource>,
 }
 
-/// Where a kernel comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum KernelSource {
-    /// A kernel's package in Debian's signed archive, or the package that depends on the
-    /// newest one.
-    DebianPackage { suite: Word, package: Word },
-}
-
 /// An image of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,35 +63,6 @@ pub struct ImageEntry {
     pub sources: Vec<ImageSource>,
 }
 
-/// Where an image comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ImageSource {
-    /// Built here by `mmdebstrap` from a distribution's signed archive.
-    Recipe(Recipe),
-}
-
-/// What a root file system is built from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recipe {
-    /// A suite of Debian, as `bookworm`.
-    pub suite: Word,
-    #[serde(default = "main_only")]
-    pub components: Vec<Word>,
-    /// On top of the packages that are marked required.
-    pub packages: Vec<Word>,
-    /// Leave documentation, manual pages and translations out.
-    #[serde(default)]
-    pub slim: bool,
-}
-
-/// A name in an archive: of a suite, a component or a package. It reaches command lines
-/// and apt's configuration, so it has no other letters than those that the archive uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Word(String);
-
 impl Catalog {
     /// The catalogue that comes with the program.
     ///
@@ -91,24 +72,28 @@ impl Catalog {
         Self::parse(EMBEDDED, "of the program").expect("the embedded catalogue is tested")
     }
 
-    /// Reads a catalogue, or a fragment of one.
+    /// Reads a catalogue, or a fragment of one, in which every bundle says fully where it is.
     ///
     /// # Errors
     /// [`Error::Catalogue`] with `origin`, the line and what is wrong there.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        Self::parse_in(text, origin, None)
+    }
+
+    /// The same for a file's text: bundles with a relative url lie in `base`, the directory of
+    /// the file.
+    ///
+    /// # Errors
+    /// As [`Catalog::parse`].
+    pub fn parse_in(text: &str, origin: &str, base: Option<&Path>) -> Result<Self> {
         let refused = |reason: String| Error::Catalogue {
             origin: origin.to_owned(),
             reason,
         };
-        let catalog: Self =
+        let mut catalog: Self =
             toml::from_str(text).map_err(|error| refused(error.to_string().trim_end().to_owned()))?;
-        let kernels = catalog.kernels.iter().map(|k| (k.name.as_str(), k.sources.len()));
-        let images = catalog.images.iter().map(|i| (i.name.as_str(), i.sources.len()));
-        for (name, sources) in kernels.chain(images) {
-            if sources == 0 {
-                return Err(refused(format!("{name} has no source")));
-            }
-        }
+        catalog.check().map_err(refused)?;
+        catalog.resolve(base).map_err(refused)?;
         Ok(catalog)
     }
 
@@ -150,45 +135,56 @@ impl Catalog {
             .rfind(|entry| entry.name == *name)
             .ok_or_else(|| Error::NotInCatalogue(name.to_string()))
     }
-}
 
-impl Word {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for Word {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let good = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && text.len() <= 128
-            && text
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
-        if good {
-            Ok(Self(text))
-        } else {
-            Err(format!("Not a name of an archive: {text:?}"))
+    fn check(&self) -> Result<(), String> {
+        if self.kernels.len() + self.images.len() > MAX_ENTRIES {
+            return Err(format!("more than {MAX_ENTRIES} entries"));
         }
+        let kernels = self
+            .kernels
+            .iter()
+            .map(|k| (k.name.as_str(), &k.description, k.sources.len()));
+        let images = self
+            .images
+            .iter()
+            .map(|i| (i.name.as_str(), &i.description, i.sources.len()));
+        for (name, description, sources) in kernels.chain(images) {
+            if sources == 0 {
+                return Err(format!("{name} has no source"));
+            }
+            if sources > MAX_SOURCES {
+                return Err(format!("{name} has more than {MAX_SOURCES} sources"));
+            }
+            if !is_description(description) {
+                return Err(format!(
+                    "The description of {name} is not one line of at most {MAX_DESCRIPTION} bytes"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, base: Option<&Path>) -> Result<(), String> {
+        let kernels = self.kernels.iter_mut().flat_map(|entry| &mut entry.sources);
+        let images = self.images.iter_mut().flat_map(|entry| &mut entry.sources);
+        let kernels = kernels.filter_map(|source| match source {
+            KernelSource::Bundle(bundle) => Some(bundle),
+            KernelSource::DebianPackage { .. } => None,
+        });
+        let images = images.filter_map(|source| match source {
+            ImageSource::Bundle(bundle) => Some(bundle),
+            ImageSource::Recipe(_) => None,
+        });
+        for bundle in kernels.chain(images) {
+            bundle.url.resolve(base)?;
+        }
+        Ok(())
     }
 }
 
-impl From<Word> for String {
-    fn from(word: Word) -> Self {
-        word.0
-    }
-}
-
-fn main_only() -> Vec<Word> {
-    vec![Word("main".to_owned())]
+/// What people are shown in a list must not move their cursor.
+pub(crate) fn is_description(text: &str) -> bool {
+    text.len() <= MAX_DESCRIPTION && !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]
@@ -231,28 +227,85 @@ mod tests {
     #[test]
     fn bad_entries_name_origin_and_line() {
         let head = "[[kernel]]\nname = \"a\"\ndescription = \"\"\n";
-        for (text, word) in [
-            (format!("{head}source = []"), "no source"),
-            (format!("{head}sauce = []"), "sauce"),
+        let package = format!("{head}[[kernel.source]]\ntype = \"debian-package\"\n");
+        let bundle = format!("{head}[[kernel.source]]\ntype = \"bundle\"\n");
+        let hex = "0".repeat(64);
+        for (text, word, line) in [
+            (format!("{head}source = []"), "no source", 0),
+            (format!("{head}sauce = []"), "sauce", 4),
+            (format!("{package}suite = \"a b\"\npackage = \"x\""), "a b", 4),
+            (format!("{package}suite = \"sid\"\npackage = \"-o\""), "-o", 4),
             (
-                format!(
-                    "{head}[[kernel.source]]\ntype = \"debian-package\"\nsuite = \"a b\"\npackage = \"x\""
-                ),
-                "a b",
-            ),
-            (
-                format!(
-                    "{head}[[kernel.source]]\ntype = \"debian-package\"\nsuite = \"sid\"\npackage = \"-o\""
-                ),
-                "-o",
+                format!("{package}suite = \"sid\"\npackage = \"o\"\nsize = 1"),
+                "size",
+                4,
             ),
             (
                 format!("{head}[[kernel.source]]\ntype = \"telepathy\""),
                 "telepathy",
+                4,
+            ),
+            (format!("{bundle}url = \"https://a/b\"\nsize = 1"), "sha256", 4),
+            (
+                format!("{bundle}url = \"https://a/b\"\nsha256 = \"{hex}\""),
+                "size",
+                4,
+            ),
+            (
+                format!("{bundle}url = \"http://a/b\"\nsize = 1\nsha256 = \"{hex}\""),
+                "http://a/b",
+                4,
+            ),
+            (
+                format!(
+                    "{bundle}url = \"https://a/b\"\nsize = 1\nsha256 = \"{}\"",
+                    &hex[1..]
+                ),
+                "digest",
+                4,
+            ),
+            (
+                format!("{bundle}url = \"https://a/b\"\nsize = -1\nsha256 = \"{hex}\""),
+                "-1",
+                4,
+            ),
+            (
+                format!("{bundle}url = \"a\"\nsize = 1\nsha256 = \"{hex}\""),
+                "relative",
+                0,
+            ),
+            (
+                head.replace("\"\"", "\"\\u001b[2J\"") + "source = []",
+                "no source",
+                0,
             ),
         ] {
             let error = Catalog::parse(&text, "x.toml").unwrap_err().to_string();
             assert!(error.contains("x.toml") && error.contains(word), "{error}");
+            if line > 0 {
+                assert!(error.contains("at line"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn lists_and_lines_have_an_end() {
+        let source = "{ type = \"debian-package\", suite = \"sid\", package = \"a\" }";
+        let entry = |description: &str, sources: usize| {
+            format!(
+                "[[kernel]]\nname = \"a\"\ndescription = \"{description}\"\nsource = [{}]\n",
+                vec![source; sources].join(", ")
+            )
+        };
+        assert!(Catalog::parse(&entry("fine", MAX_SOURCES), "x").is_ok());
+        for (text, word) in [
+            (entry("fine", MAX_SOURCES + 1), "sources"),
+            (entry("\\u001b[2J", 1), "description"),
+            (entry(&"x".repeat(MAX_DESCRIPTION + 1), 1), "description"),
+            (entry("fine", 1).repeat(MAX_ENTRIES + 1), "entries"),
+        ] {
+            let error = Catalog::parse(&text, "x").unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
         }
     }
 }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use banger_model::Size;
 
-use crate::{ext4, kernel, store};
+use crate::digest::Digest;
+use crate::oci::OciError;
+use crate::unpack::UnpackError;
+use crate::{bundle, ext4, kernel, store};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -79,10 +82,40 @@ pub enum Error {
     NotAFile(PathBuf),
     #[error("Cannot make a disk of {wanted} from an image of {have}: ask for at least that")]
     DiskTooSmall { wanted: Size, have: Size },
+    #[error("Cannot pull {reference}")]
+    Oci {
+        /// In its full form.
+        reference: String,
+        source: Box<OciError>,
+    },
     #[error("Bad package {package}: {reason}")]
     Package { package: String, reason: String },
     #[error("Bad catalogue {origin}: {reason}")]
     Catalogue { origin: String, reason: String },
+    #[error("Cannot unpack layer {diff_id}")]
+    Layer {
+        /// Of the layer's content.
+        diff_id: Digest,
+        source: UnpackError,
+    },
+    #[error("Cannot unpack the image")]
+    Unpack(#[from] UnpackError),
+    #[error("Not a usable bundle: {origin}")]
+    Bundle {
+        /// Where it is, or whose it should become.
+        origin: String,
+        source: bundle::BundleError,
+    },
+    #[error(
+        "Image {0} boots kernel files of its owner, which no bundle has: import them (banger kernel import), and register it with that kernel"
+    )]
+    OwnKernel(String),
+    #[error("None of the sources of {name} can be used:{}", .reasons.iter().map(|reason| format!("\n  {reason}")).collect::<String>())]
+    Sources {
+        name: String,
+        /// What each of them said, in the order in which they were tried.
+        reasons: Vec<String>,
+    },
 }
 
 impl Error {
@@ -131,6 +164,12 @@ pub(crate) fn home(path: &Path) -> PathBuf {
     };
     let parent = path.parent().unwrap_or(path);
     parent.components().take_while(|&part| !temporary(part)).collect()
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn quota_hint(exceeded: bool) -> &'static str {

@@ -5,8 +5,14 @@
 //! and `rootfs.ext4` when the image is managed. A registered image's files belong to the user and
 //! stay where they are.
 
+mod export;
+mod publish;
+mod oci;
 mod pull;
 mod register;
+mod tag;
+#[cfg(test)]
+mod testing;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,9 +20,14 @@ use std::path::{Path, PathBuf};
 use banger_model::{ImageConfig, ImageName, KernelName};
 use serde::{Deserialize, Serialize};
 
+pub use export::export;
+pub use publish::publish;
+pub use oci::{PullReference, pull_reference};
 pub use pull::{Pull, pull};
 pub use register::{Register, promote, register};
+pub use tag::tag;
 
+pub use crate::bundle::{Exported, Publish};
 use crate::catalog::Recipe;
 use crate::digest::Digest;
 use crate::error::{Error, Result};

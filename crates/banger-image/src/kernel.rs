@@ -5,7 +5,9 @@
 
 mod bzimage;
 mod check;
+mod export;
 mod import;
+mod publish;
 mod pull;
 
 use std::fs;
@@ -15,9 +17,16 @@ use banger_model::KernelName;
 use serde::{Deserialize, Serialize};
 
 pub use bzimage::{KernelError, vmlinux};
+pub use export::export;
 pub use import::{Import, import};
+pub use publish::publish;
 pub use pull::{Pull, pull};
 
+pub(crate) use bzimage::MAX_KERNEL;
+pub(crate) use check::MAX_TEXT as MAX_CONFIG;
+pub(crate) use pull::{MAX_DEPTH, MAX_ENTRIES, MAX_UNPACKED};
+
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store;
 
@@ -68,6 +77,13 @@ pub enum Origin {
         kernel: PathBuf,
         modules: Option<PathBuf>,
         config: Option<PathBuf>,
+    },
+    /// A kernel that was exported, here or elsewhere.
+    Bundle {
+        /// Where it was fetched from.
+        url: String,
+        /// Of the bundle.
+        sha256: Digest,
     },
 }
 

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::print_stdout))]
 
 mod apt;
+pub mod bundle;
 pub mod catalog;
 mod digest;
 pub mod disk;
@@ -17,10 +18,13 @@ mod group;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+pub mod layer;
+pub mod oci;
 mod process;
 mod progress;
 mod recipe;
 mod store;
+pub mod unpack;
 
 pub use apt::Mirrors;
 pub use digest::{Digest, DigestError, Hasher};

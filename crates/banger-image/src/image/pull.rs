@@ -6,7 +6,7 @@ use banger_model::{ImageConfig, KernelName};
 
 use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, directory, load};
 use crate::apt::Mirrors;
-use crate::catalog::{ImageEntry, ImageSource, Recipe};
+use crate::catalog::{ImageEntry, ImageSource, Recipe, first_of};
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
 use crate::recipe;
@@ -30,16 +30,18 @@ pub struct Pull<'a> {
 /// What the source says, a full disk. Nothing half-made stays.
 pub fn pull(pull: &Pull<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {
     store::sweep(pull.images)?;
-    let mut failed = Error::NotInCatalogue(pull.entry.name.to_string());
-    for source in &pull.entry.sources {
-        let ImageSource::Recipe(recipe) = source;
-        match pull_recipe(pull, recipe, progress, cancel) {
-            Ok(image) => return Ok(image),
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
+    first_of(
+        pull.entry.name.as_str(),
+        &pull.entry.sources,
+        progress,
+        |source| match source {
+            ImageSource::Recipe(recipe) => pull_recipe(pull, recipe, progress, cancel),
+            ImageSource::Bundle(bundle) => Err(Error::Catalogue {
+                origin: bundle.url.to_string(),
+                reason: "bundles cannot be pulled yet".to_owned(),
+            }),
+        },
+    )
 }
 
 fn pull_recipe(pull: &Pull<'_>, recipe: &Recipe, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {

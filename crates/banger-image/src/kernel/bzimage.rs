@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 /// A kernel file, and what comes out of it, in bytes.
-pub(super) const MAX_KERNEL: u64 = 512 << 20;
+pub(crate) const MAX_KERNEL: u64 = 512 << 20;
 /// The header's magic is there since protocol 2.00, the payload's place since 2.08.
 const MAGIC_AT: usize = 0x202;
 const MAGIC: &[u8; 4] = b"HdrS";

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const MAX_MODULES: usize = 50_000;
 const MAX_DEPTH: usize = 16;
 /// A configuration, or a list of built-in modules, in bytes.
-pub(super) const MAX_TEXT: u64 = 4 << 20;
+pub(crate) const MAX_TEXT: u64 = 4 << 20;
 
 /// A feature: how the configuration calls it, how its module is called, and what it is for.
 struct Feature {

@@ -11,16 +11,16 @@ use super::bzimage::{self, KernelError, MAX_KERNEL};
 use super::check::{Facts, MAX_TEXT};
 use super::{CONFIG, Kernel, METADATA, MODULES, Origin, VMLINUX, list, load};
 use crate::apt::{self, Apt, Mirrors, Package};
-use crate::catalog::{KernelEntry, KernelSource, Word};
+use crate::catalog::{KernelEntry, KernelSource, Word, first_of};
 use crate::error::{Error, Result};
 use crate::process::DPKG_DEB;
 use crate::progress::{Cancel, Progress};
 use crate::store::{self, Build, make_dir};
 
-/// What one package may unpack to.
-const MAX_ENTRIES: usize = 100_000;
-const MAX_UNPACKED: u64 = 2 << 30;
-const MAX_DEPTH: usize = 32;
+/// What one package, or the modules of one bundle, may unpack to.
+pub(crate) const MAX_ENTRIES: usize = 100_000;
+pub(crate) const MAX_UNPACKED: u64 = 2 << 30;
+pub(crate) const MAX_DEPTH: usize = 32;
 
 /// What to pull, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -40,16 +40,20 @@ pub struct Pull<'a> {
 /// What apt says, a full disk, or a package without a usable kernel. Nothing half-made stays.
 pub fn pull(pull: &Pull<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result<Kernel> {
     store::sweep(pull.kernels)?;
-    let mut failed = Error::NotInCatalogue(pull.entry.name.to_string());
-    for source in &pull.entry.sources {
-        let KernelSource::DebianPackage { suite, package } = source;
-        match pull_package(pull, suite, package, progress, cancel) {
-            Ok(kernel) => return Ok(kernel),
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
+    first_of(
+        pull.entry.name.as_str(),
+        &pull.entry.sources,
+        progress,
+        |source| match source {
+            KernelSource::DebianPackage { suite, package } => {
+                pull_package(pull, suite, package, progress, cancel)
+            }
+            KernelSource::Bundle(bundle) => Err(Error::Catalogue {
+                origin: bundle.url.to_string(),
+                reason: "bundles cannot be pulled yet".to_owned(),
+            }),
+        },
+    )
 }
 
 fn pull_package(
