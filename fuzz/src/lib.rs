@@ -4,7 +4,9 @@
 //! A target is a module with `run`, the check, and `seeds`, small inputs that get far into the
 //! parser. `scripts/fuzz` builds each with libFuzzer; the tests here run them on their seeds.
 
+pub mod archive;
 pub mod catalogue;
+pub mod layer;
 
 #[cfg(feature = "libfuzzer")]
 pub use libfuzzer::write_seeds;
@@ -30,10 +32,23 @@ mod libfuzzer {
     }
 }
 
-/// Makes a program of a target.
+/// Makes a program of a target, with the mutations of the module that is named second.
 #[cfg(feature = "libfuzzer")]
 #[macro_export]
 macro_rules! fuzz {
+    ($target:ident, $mutator:ident) => {
+        $crate::fuzz!($target);
+        libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+            // A mutation that makes it smaller gets less room than there is.
+            let size = size.min(max_size);
+            let mut bytes =
+                |data: &mut [u8], size: usize| libfuzzer_sys::fuzzer_mutate(data, size, data.len());
+            $crate::$mutator::mutate(&mut data[..max_size], size, seed, &mut bytes)
+        });
+        libfuzzer_sys::fuzz_crossover!(|left: &[u8], right: &[u8], out: &mut [u8], seed: u32| {
+            $crate::$mutator::cross(left, right, out, seed)
+        });
+    };
     ($target:ident) => {
         libfuzzer_sys::fuzz_target!(
             init: $crate::write_seeds($crate::$target::seeds),
