@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use banger_bus::{ErrorKind, JobOutcome};
+use banger_model::signal;
 
 use crate::error::Error;
 use crate::output::{self, Style};
@@ -20,30 +21,6 @@ pub(crate) const NOT_EXECUTABLE: u8 = 126;
 pub(crate) const INTERRUPTED: u8 = 130;
 /// A signal N ends a command with 128 and N.
 pub(crate) const SIGNAL_BASE: u8 = 128;
-
-/// Signals by their POSIX names without `SIG`, with Linux' numbers.
-const SIGNALS: [(&str, u8); 20] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("STKFLT", 16),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("SYS", 31),
-    ("VTALRM", 26),
-];
 
 /// The status of an ordinary command that ended with `error`.
 pub(crate) fn ordinary(error: &Error) -> u8 {
@@ -70,7 +47,7 @@ pub(crate) fn in_guest(error: &Error) -> u8 {
 /// `None` when the job says neither.
 pub(crate) fn of_process(outcome: &JobOutcome) -> Option<u8> {
     if let Some(signal) = &outcome.signal {
-        let number = SIGNALS.iter().find(|(name, _)| name == signal).map(|&(_, n)| n);
+        let number = signal::number(signal).and_then(|number| u8::try_from(number).ok());
         if let Some(number) = number {
             return Some(SIGNAL_BASE + number);
         }

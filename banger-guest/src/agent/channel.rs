@@ -6,18 +6,23 @@ use russh::ChannelWriteHalf;
 use russh::server::{Handle, Msg};
 use tokio::sync::Notify;
 
-use banger_model::guest::{Identity, WORDS_VARIABLE, WORKDIR_VARIABLE};
+use banger_model::guest::{Identity, MAKE_WORKDIR_VARIABLE, USER_VARIABLE, WORDS_VARIABLE, WORKDIR_VARIABLE};
 use banger_model::limits::MAX_ARGS_BYTES;
 
 use super::backlog::{QueueIn, QueueOut};
-use super::command::{Program, is_variable_name};
-use super::process::{Group, Launch, launch};
+use super::command::{Program, Workdir, is_variable_name};
+use super::process::{Group, Launch, NotStarted, Started, launch};
 use super::pump::{self, Client};
 use super::terminal::{Terminal, Wanted};
-use crate::users::User;
+use crate::users::{self, User};
 
 /// Variables that a client may send for one session.
 const MAX_VARIABLES: usize = 4096;
+
+/// What the login itself decides.
+const OF_A_LOGIN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
+/// The status of a process whose user is not there: it was not executed.
+const NO_USER: u32 = 126;
 
 /// One channel of a connection.
 pub(super) struct Channel {
@@ -40,6 +45,9 @@ pub(super) struct Session {
     env: Vec<(String, String)>,
     env_bytes: usize,
     workdir: Option<String>,
+    make_workdir: bool,
+    /// As whom the process runs, instead of the user who logged in.
+    user: Option<String>,
     /// Whether a command is words, and not a line for a shell.
     words: bool,
     /// Taken when the process starts: a channel has one.
@@ -59,14 +67,18 @@ impl Session {
             env: Vec::new(),
             env_bytes: 0,
             workdir: None,
+            make_workdir: false,
+            user: None,
             words: false,
             parts: Some((input, write)),
             running: None,
         }
     }
 
-    /// Takes a variable; false when it cannot be one, or there are too many.
-    pub(super) fn set_variable(&mut self, name: &str, value: &str) -> bool {
+    /// Takes a variable of a session of `login`; false when it cannot be one, when there are too
+    /// many, or when it is not for him.
+    pub(super) fn set_variable(&mut self, login: &User, name: &str, value: &str) -> bool {
+        let root = login.credentials.uid == 0;
         let bytes = self.env_bytes + name.len() + value.len();
         if !is_variable_name(name)
             || value.contains('\0')
@@ -77,6 +89,9 @@ impl Session {
         }
         self.env_bytes = bytes;
         match name {
+            USER_VARIABLE | MAKE_WORKDIR_VARIABLE if !root => return false,
+            USER_VARIABLE => self.user = Some(value.to_owned()),
+            MAKE_WORKDIR_VARIABLE => self.make_workdir = true,
             WORKDIR_VARIABLE => self.workdir = Some(value.to_owned()),
             WORDS_VARIABLE => self.words = true,
             _ => self.env.push((name.to_owned(), value.to_owned())),
@@ -101,33 +116,7 @@ impl Session {
             write: Arc::new(write),
             handle,
         };
-        let words = match program {
-            Program::Command(line) if self.words => Some(Program::Words(line.clone())),
-            _ => None,
-        };
-        let pairs = |(name, value): &'_ (String, String)| (name.clone(), value.clone());
-        let env: Vec<_> = peer
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .chain(
-                identity
-                    .env
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.clone())),
-            )
-            .chain(self.env.iter().map(pairs))
-            .collect();
-        let wanted = Launch {
-            program: words.as_ref().unwrap_or(program),
-            user,
-            workdir: self.workdir.as_deref(),
-            env: env
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect(),
-            terminal: self.terminal.as_ref(),
-        };
-        match launch(&wanted) {
+        match self.launch(program, user, identity, peer) {
             Ok(started) => {
                 self.running = Some(Running {
                     group: started.group.clone(),
@@ -138,6 +127,65 @@ impl Session {
             Err(why) => drop(tokio::spawn(pump::refuse(client, why))),
         }
         true
+    }
+
+    fn launch(
+        &self,
+        program: &Program,
+        login: &User,
+        identity: &Identity,
+        peer: &[(&'static str, String)],
+    ) -> Result<Started, NotStarted> {
+        let other = match &self.user {
+            Some(user) => Some(users::resolve(user).map_err(|error| NotStarted {
+                status: NO_USER,
+                message: error.to_string(),
+            })?),
+            None => None,
+        };
+        let words = match program {
+            Program::Command(line) if self.words => Some(Program::Words(line.clone())),
+            _ => None,
+        };
+        let env = self.environment(identity, peer);
+        launch(&Launch {
+            program: words.as_ref().unwrap_or(program),
+            user: other.as_ref().unwrap_or(login),
+            workdir: match &self.workdir {
+                Some(directory) if self.make_workdir => Workdir::Made(directory),
+                Some(directory) => Workdir::Existing(directory),
+                None => Workdir::Home,
+            },
+            // Profiles set a PATH of their own: where there is one, an image's shell is none of
+            // a login.
+            login: other.is_none() || !env.iter().any(|(name, _)| *name == "PATH"),
+            env,
+            terminal: self.terminal.as_ref(),
+        })
+    }
+
+    /// What the process has besides the user's own, in the order of its weight.
+    fn environment<'a>(
+        &'a self,
+        identity: &'a Identity,
+        peer: &'a [(&'static str, String)],
+    ) -> Vec<(&'a str, &'a str)> {
+        // Who logs in is at home whatever the image says of its own processes; and these have
+        // no client, by which bash would know that it is to read its profile.
+        let logs_in = self.user.is_none();
+        let peer = peer.iter().filter(|_| logs_in);
+        let image = identity
+            .env
+            .iter()
+            .filter(|(name, _)| !(logs_in && OF_A_LOGIN.contains(&name.as_str())));
+        let own = self.env.iter().map(|(name, value)| (name, value));
+        peer.map(|(name, value)| (*name, value.as_str()))
+            .chain(
+                image
+                    .chain(own)
+                    .map(|(name, value)| (name.as_str(), value.as_str())),
+            )
+            .collect()
     }
 
     pub(super) fn signal(&self, signal: rustix::process::Signal) {

@@ -2,9 +2,9 @@
 //! where the image has no shell at all, the command's words as they stand.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +43,8 @@ pub(super) enum Refused {
     Empty,
     #[error("The directory {0:?} does not exist")]
     NoDirectory(String),
+    #[error("The directory {0:?} of the image cannot be made: {1}")]
+    NotMade(String, String),
 }
 
 impl Refused {
@@ -52,7 +54,7 @@ impl Refused {
             Self::NoShell => 127,
             Self::Unbalanced => 2,
             Self::Empty => 0,
-            Self::NoDirectory(_) => 126,
+            Self::NoDirectory(_) | Self::NotMade(..) => 126,
         }
     }
 }
@@ -65,8 +67,25 @@ pub(super) fn status_of(error: &std::io::Error) -> u32 {
     }
 }
 
-/// The command with its arguments, its directory and the user's own environment.
-pub(super) fn prepare(program: &Program, user: &User, workdir: Option<&str>) -> Result<Command, Refused> {
+/// The directory that a process starts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Workdir<'a> {
+    /// The user's home, or `/` where there is none.
+    Home,
+    /// One that must be there.
+    Existing(&'a str),
+    /// One that is made where it is not there, as docker does for a process of an image.
+    Made(&'a str),
+}
+
+/// The command with its arguments, its directory and the user's own environment. `login` says
+/// whether a shell starts as one of a login does.
+pub(super) fn prepare(
+    program: &Program,
+    user: &User,
+    workdir: Workdir<'_>,
+    login: bool,
+) -> Result<Command, Refused> {
     let shell = find_shell(user);
     let mut command = match (program, &shell) {
         (Program::Sftp, _) => {
@@ -88,7 +107,7 @@ pub(super) fn prepare(program: &Program, user: &User, workdir: Option<&str>) -> 
         }
         (Program::Shell, Some((path, name))) => {
             let mut command = Command::new(path);
-            command.arg0(format!("-{name}"));
+            command.arg0(if login { format!("-{name}") } else { name.clone() });
             command
         }
         (Program::Shell, None) => return Err(Refused::NoShell),
@@ -96,26 +115,32 @@ pub(super) fn prepare(program: &Program, user: &User, workdir: Option<&str>) -> 
     command.env_clear();
     command.env("PATH", PATH);
     command.env("HOME", &user.home);
-    command.env("USER", &user.name);
-    command.env("LOGNAME", &user.name);
+    if !user.name.is_empty() {
+        command.env("USER", &user.name);
+        command.env("LOGNAME", &user.name);
+    }
     command.env("SHELL", shell.as_ref().map_or(&user.shell, |(path, _)| path));
     command.current_dir(directory(user, workdir)?);
     Ok(command)
 }
 
-/// Where the process starts: what was asked for must be there, the home need not.
-fn directory(user: &User, workdir: Option<&str>) -> Result<PathBuf, Refused> {
-    match workdir {
-        Some(wanted) => {
-            let path = user.home.join(wanted);
-            if path.is_dir() {
-                Ok(path)
-            } else {
-                Err(Refused::NoDirectory(wanted.to_owned()))
-            }
-        }
-        None if user.home.is_dir() => Ok(user.home.clone()),
-        None => Ok(PathBuf::from("/")),
+fn directory(user: &User, workdir: Workdir<'_>) -> Result<PathBuf, Refused> {
+    let (wanted, made) = match workdir {
+        Workdir::Home if user.home.is_dir() => return Ok(user.home.clone()),
+        Workdir::Home => return Ok(PathBuf::from("/")),
+        Workdir::Existing(wanted) => (wanted, false),
+        Workdir::Made(wanted) => (wanted, true),
+    };
+    let path = user.home.join(wanted);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    if !made {
+        return Err(Refused::NoDirectory(wanted.to_owned()));
+    }
+    match DirBuilder::new().recursive(true).mode(0o755).create(&path) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Refused::NotMade(wanted.to_owned(), error.to_string())),
     }
 }
 
@@ -222,32 +247,76 @@ mod tests {
     fn the_shell_runs_a_command_and_is_a_login_shell_without_one() {
         let mut user = crate::users::find("root").unwrap();
         user.shell = "/bin/sh".into();
-        let command = prepare(&Program::Command(b"exit 7".to_vec()), &user, None).unwrap();
+        let command = prepare(&Program::Command(b"exit 7".to_vec()), &user, Workdir::Home, true).unwrap();
         assert_eq!(command.get_program(), "/bin/sh");
         let arguments: Vec<_> = command.get_args().collect();
         assert_eq!(arguments, ["-c", "exit 7"]);
-        let shell = prepare(&Program::Shell, &user, Some("/")).unwrap();
+        let shell = prepare(&Program::Shell, &user, Workdir::Existing("/"), true).unwrap();
         assert_eq!(shell.get_args().count(), 0);
         assert_eq!(shell.get_current_dir(), Some(Path::new("/")));
+        let name = |login| {
+            let mut shell = prepare(&Program::Shell, &user, Workdir::Existing("/"), login).unwrap();
+            shell
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped());
+            let mut shell = shell.spawn().unwrap();
+            let input = shell.stdin.take().unwrap();
+            std::io::Write::write_all(&mut &input, b"echo $0").unwrap();
+            drop(input);
+            shell.wait_with_output().unwrap().stdout
+        };
+        assert_eq!((name(true), name(false)), (b"-sh\n".to_vec(), b"sh\n".to_vec()));
     }
 
     #[test]
     fn words_need_no_shell() {
         let user = crate::users::find("root").unwrap();
         let words = Program::Words(b"'printf' '%s|' '$HOME' 'a  b'".to_vec());
-        let output = prepare(&words, &user, Some("/")).unwrap().output().unwrap();
+        let run = |words| {
+            let mut command = prepare(words, &user, Workdir::Existing("/"), true).unwrap();
+            command.output()
+        };
+        let output = run(&words).unwrap();
         assert_eq!(output.stdout, b"$HOME|a  b|");
         let missing = Program::Words(b"'no-such-program'".to_vec());
-        let error = prepare(&missing, &user, Some("/")).unwrap().output().unwrap_err();
+        let error = run(&missing).unwrap_err();
         assert_eq!(status_of(&error), 127);
     }
 
     #[test]
     fn a_directory_that_is_not_there_is_named() {
         let user = crate::users::find("root").unwrap();
-        let refused = prepare(&Program::Shell, &user, Some("/no/such")).unwrap_err();
+        let missing = Workdir::Existing("/no/such");
+        let refused = prepare(&Program::Shell, &user, missing, true).unwrap_err();
         assert_eq!(refused, Refused::NoDirectory("/no/such".into()));
         assert_eq!(refused.status(), 126);
+    }
+
+    #[test]
+    fn an_images_directory_is_made() {
+        let user = crate::users::find("root").unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let wanted = root.path().join("a/b").display().to_string();
+        let words = Program::Words(b"pwd".to_vec());
+        for _again in 0..2 {
+            let mut command = prepare(&words, &user, Workdir::Made(&wanted), true).unwrap();
+            assert_eq!(command.output().unwrap().stdout, format!("{wanted}\n").as_bytes());
+        }
+        fs::write(root.path().join("file"), b"").unwrap();
+        let below = root.path().join("file/c").display().to_string();
+        let refused = prepare(&words, &user, Workdir::Made(&below), true).unwrap_err();
+        assert_eq!(refused.status(), 126);
+        assert!(refused.to_string().contains("file/c"), "{refused}");
+    }
+
+    #[test]
+    fn a_number_without_a_name_has_none_in_its_environment() {
+        let mut user = crate::users::find("root").unwrap();
+        user.name = String::new();
+        user.home = "/".into();
+        let command = prepare(&Program::Words(b"env".to_vec()), &user, Workdir::Home, true).unwrap();
+        let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(names, ["HOME", "PATH", "SHELL"]);
     }
 
     #[test]

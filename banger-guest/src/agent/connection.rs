@@ -141,10 +141,11 @@ fn peer_variables(stream: &tokio::net::TcpStream) -> io::Result<Vec<(&'static st
 
 #[cfg(test)]
 mod tests {
-    use russh::ChannelOpenFailure;
+    use banger_model::guest::{MAKE_WORKDIR_VARIABLE, USER_VARIABLE, WORDS_VARIABLE, WORKDIR_VARIABLE};
     use russh::client;
     use russh::keys::PrivateKeyWithHashAlg;
     use russh::keys::ssh_key::private::Ed25519Keypair;
+    use russh::{ChannelMsg, ChannelOpenFailure};
 
     use super::*;
 
@@ -162,12 +163,16 @@ mod tests {
         }
     }
 
-    /// A client of a connection, logged in as root.
-    async fn logged_in() -> client::Handle<Trusting> {
+    /// A client of a connection, logged in as `user` where each process has `env`.
+    async fn logged_in(user: &str, env: &[(&str, &str)]) -> client::Handle<Trusting> {
         let pair = Ed25519Keypair::from_seed(&[9; 32]);
         let key = PrivateKey::new(pair.into(), "").unwrap();
         let mut identity = crate::identity::tests::identity();
         identity.ssh.authorized_keys = vec![key.public_key().to_openssh().unwrap()];
+        let pairs = env
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        identity.env = pairs.collect();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
         let (stream, accepted) = (stream.await.unwrap(), listener.accept().unwrap().0);
@@ -175,19 +180,13 @@ mod tests {
         let config = Arc::new(client::Config::default());
         let mut client = client::connect_stream(config, stream, Trusting).await.unwrap();
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-        assert!(
-            client
-                .authenticate_publickey("root", key)
-                .await
-                .unwrap()
-                .success()
-        );
+        assert!(client.authenticate_publickey(user, key).await.unwrap().success());
         client
     }
 
     #[tokio::test]
     async fn connections_that_fail_use_no_channel_up() {
-        let client = logged_in().await;
+        let client = logged_in("root", &[]).await;
         for attempt in 0..300 {
             // No such port: refused without a network.
             let opened = client.channel_open_direct_tcpip("127.0.0.1", 1 << 20, "", 0);
@@ -202,5 +201,88 @@ mod tests {
             );
         }
         client.channel_open_session().await.unwrap();
+    }
+
+    /// Both outputs of a command of a session that asked for `env`, and the exit status.
+    async fn output(
+        client: &client::Handle<Trusting>,
+        env: &[(&str, &str)],
+        line: &str,
+    ) -> (String, String, Option<u32>) {
+        let mut channel = client.channel_open_session().await.unwrap();
+        for (name, value) in env {
+            channel.set_env(false, *name, *value).await.unwrap();
+        }
+        channel.exec(false, line).await.unwrap();
+        let (mut out, mut err, mut status) = (Vec::new(), Vec::new(), None);
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::Data { data } => out.extend_from_slice(&data),
+                ChannelMsg::ExtendedData { data, .. } => err.extend_from_slice(&data),
+                ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                _ => {}
+            }
+        }
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(out), text(err), status)
+    }
+
+    #[tokio::test]
+    async fn an_images_environment_is_its_processes_and_a_login_is_at_home() {
+        let image = [("HOME", "/image"), ("PATH", "/image:/bin:/usr/bin"), ("A", "1")];
+        let client = logged_in("root", &image).await;
+        let line = "/bin/sh -c 'echo $HOME $PATH $A'";
+        let words = (WORDS_VARIABLE, "1");
+        let (out, ..) = output(&client, &[words], line).await;
+        assert_eq!(out, "/root /image:/bin:/usr/bin 1\n");
+        let user = (USER_VARIABLE, "root");
+        let (out, ..) = output(&client, &[words, user], line).await;
+        assert_eq!(out, "/image /image:/bin:/usr/bin 1\n");
+        let own = [words, user, ("HOME", "/own"), ("A", "2")];
+        let (out, ..) = output(&client, &own, line).await;
+        assert_eq!(out, "/own /image:/bin:/usr/bin 2\n");
+    }
+
+    #[tokio::test]
+    async fn a_process_runs_as_the_user_it_is_asked_to() {
+        let client = logged_in("root", &[]).await;
+        let user = |user| [(USER_VARIABLE, user), (WORKDIR_VARIABLE, "/")];
+        let (out, err, status) = output(&client, &user("no-such-user"), "id").await;
+        assert_eq!((out.as_str(), status), ("", Some(126)));
+        assert!(err.contains("no user \"no-such-user\""), "{err}");
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can become another user");
+            return;
+        }
+        let (out, err, status) =
+            output(&client, &user("4711:42"), "id -u; id -g; id -G; echo $HOME $USER").await;
+        assert_eq!((out.as_str(), status), ("4711\n42\n42\n/\n", Some(0)), "{err}");
+    }
+
+    #[tokio::test]
+    async fn only_root_may_name_another_user() {
+        if crate::users::find("daemon").is_none() {
+            println!("skipped: there is no user called daemon here");
+            return;
+        }
+        for (login, variable, granted) in [
+            ("root", USER_VARIABLE, true),
+            ("root", MAKE_WORKDIR_VARIABLE, true),
+            ("daemon", USER_VARIABLE, false),
+            ("daemon", MAKE_WORKDIR_VARIABLE, false),
+            ("daemon", "A", true),
+        ] {
+            let client = logged_in(login, &[]).await;
+            let mut channel = client.channel_open_session().await.unwrap();
+            channel.set_env(true, variable, "root").await.unwrap();
+            let answer = loop {
+                match channel.wait().await.unwrap() {
+                    ChannelMsg::Success => break true,
+                    ChannelMsg::Failure => break false,
+                    _ => {}
+                }
+            };
+            assert_eq!(answer, granted, "{login} {variable}");
+        }
     }
 }

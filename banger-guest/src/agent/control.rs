@@ -145,7 +145,7 @@ impl Port {
     /// Waits for the host; false when it has not connected within `limit`.
     fn wait_connected(&self, limit: Duration) -> io::Result<bool> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let edges = EventFlags::OUT | EventFlags::ET;
+        let edges = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         epoll::add(&events, &self.file, EventData::new_u64(0), edges)?;
         let end = Instant::now() + limit;
         while !self.is_connected() {
@@ -301,7 +301,9 @@ mod tests {
         let long = Duration::from_secs(60);
         let (connected, _writer) = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| port.wait_connected(long));
-            let writer = writer();
+            let mut writer = writer();
+            // The coming of a writer alone is no event of a pipe.
+            writer.write_all(b"x").unwrap();
             (waiting.join().unwrap(), writer)
         });
         assert!(connected.unwrap());

@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use banger_model::signal;
 use russh::Sig;
 
 /// What the client is told.
@@ -11,31 +12,6 @@ pub(super) enum Outcome {
     Status(u32),
     Signal { number: i32, core_dumped: bool },
 }
-
-/// Names without `SIG`, with the numbers that they have on every Linux machine banger runs on.
-const SIGNALS: [(&str, i32); 21] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("XCPU", 24),
-    ("WINCH", 28),
-    ("SYS", 31),
-];
 
 /// Translates what wait(2) says.
 pub(super) fn outcome(status: ExitStatus) -> Outcome {
@@ -67,14 +43,12 @@ pub(super) fn number_of(signal: &Sig) -> Option<i32> {
         Sig::USR1 => "USR1",
         Sig::Custom(name) => name.trim_start_matches("SIG"),
     };
-    let (_, number) = SIGNALS.iter().find(|(known, _)| *known == name)?;
-    Some(*number)
+    signal::number(name)
 }
 
 /// The name of a signal. Where the standard has none, it says whose it is.
-pub(super) fn name_of(signal: i32) -> Sig {
-    let name = SIGNALS.iter().find(|(_, number)| *number == signal);
-    match name.map(|(name, _)| *name) {
+pub(super) fn name_of(number: i32) -> Sig {
+    match signal::name(number) {
         Some("ABRT") => Sig::ABRT,
         Some("ALRM") => Sig::ALRM,
         Some("FPE") => Sig::FPE,
@@ -88,7 +62,7 @@ pub(super) fn name_of(signal: i32) -> Sig {
         Some("TERM") => Sig::TERM,
         Some("USR1") => Sig::USR1,
         Some(other) => Sig::Custom(other.to_owned()),
-        None => Sig::Custom(format!("{signal}@banger")),
+        None => Sig::Custom(format!("{number}@banger")),
     }
 }
 
@@ -120,7 +94,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree_both_ways() {
-        for (_, number) in SIGNALS {
+        for number in 1..=31 {
             assert_eq!(number_of(&name_of(number)), Some(number));
         }
         assert_eq!(number_of(&Sig::Custom("SIGUSR2".into())), Some(12));

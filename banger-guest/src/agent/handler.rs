@@ -292,8 +292,11 @@ impl Handler for Client {
         value: &str,
         connection: &mut Connection,
     ) -> Result<(), Self::Error> {
-        let session = self.session(id);
-        let granted = session.is_some_and(|session| session.set_variable(name, value));
+        let session = self.channels.get_mut(&id).and_then(|it| it.session.as_mut());
+        let granted = match (session, &self.user) {
+            (Some(session), Some(login)) => session.set_variable(login, name, value),
+            _ => false,
+        };
         answer(granted, id, connection)
     }
 

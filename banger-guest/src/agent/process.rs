@@ -5,12 +5,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use banger_sys::guest::{ChildSetup, set_up_child};
+use banger_sys::guest::{ChildSetup, Credentials, set_up_child};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use tokio::process::Child;
 
-use super::command::{self, Program};
+use super::command::{self, Program, Workdir};
 use super::terminal::{self, Terminal, Wanted};
 use crate::users::User;
 
@@ -18,7 +18,9 @@ use crate::users::User;
 pub(super) struct Launch<'a> {
     pub(super) program: &'a Program,
     pub(super) user: &'a User,
-    pub(super) workdir: Option<&'a str>,
+    pub(super) workdir: Workdir<'a>,
+    /// Whether a shell is that of a login.
+    pub(super) login: bool,
     /// In the order of their weight: later ones replace earlier ones.
     pub(super) env: Vec<(&'a str, &'a str)>,
     pub(super) terminal: Option<&'a Wanted>,
@@ -65,11 +67,11 @@ impl Group {
 
 /// Starts the process in a session of its own.
 pub(super) fn launch(launch: &Launch<'_>) -> Result<Started, NotStarted> {
-    let mut command =
-        command::prepare(launch.program, launch.user, launch.workdir).map_err(|refused| NotStarted {
-            status: refused.status(),
-            message: refused.to_string(),
-        })?;
+    let prepared = command::prepare(launch.program, launch.user, launch.workdir, launch.login);
+    let mut command = prepared.map_err(|refused| NotStarted {
+        status: refused.status(),
+        message: refused.to_string(),
+    })?;
     let name = command.get_program().to_string_lossy().into_owned();
     for (name, value) in &launch.env {
         command.env(name, value);
@@ -97,8 +99,7 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<Started, NotStarted> {
     };
     let setup = ChildSetup {
         terminal: terminal.is_some(),
-        // Root is what the agent is already.
-        credentials: (launch.user.credentials.uid != 0).then(|| launch.user.credentials.clone()),
+        credentials: (!is_agents(&launch.user.credentials)).then(|| launch.user.credentials.clone()),
     };
     set_up_child(&mut command, setup);
     let child = tokio::process::Command::from(command).spawn().map_err(&failed)?;
@@ -113,16 +114,24 @@ pub(super) fn launch(launch: &Launch<'_>) -> Result<Started, NotStarted> {
     })
 }
 
+/// Whether they are what the agent has already.
+fn is_agents(credentials: &Credentials) -> bool {
+    credentials.uid == 0 && credentials.gid == 0 && credentials.groups == [0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn start(program: &Program) -> Result<Started, NotStarted> {
-        let user = crate::users::find("root").unwrap();
+        let mut user = crate::users::find("root").unwrap();
+        // So that nobody needs to be root to run this.
+        user.credentials.groups = vec![0];
         launch(&Launch {
             program,
             user: &user,
-            workdir: Some("/"),
+            workdir: Workdir::Existing("/"),
+            login: true,
             env: vec![("X", "1"), ("X", "2")],
             terminal: None,
         })

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use banger_bus::{ErrorKind, ExecOptions, JobOutcome};
 use banger_model::guest::{WORDS_VARIABLE, WORKDIR_VARIABLE};
 use banger_model::limits::{MAX_ARGS, MAX_PAIR_BYTES, MAX_PAIRS};
+use banger_model::signal;
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -188,7 +189,7 @@ async fn input(write: &ChannelWriteHalf<Msg>, mut stdin: mpsc::Receiver<Vec<u8>>
 
 async fn answer(write: &ChannelWriteHalf<Msg>, request: ProcessRequest) {
     let (result, done) = match request {
-        ProcessRequest::Signal(name, done) => (write.signal(signal(&name)).await, done),
+        ProcessRequest::Signal(name, done) => (write.signal(sig(&name)).await, done),
         ProcessRequest::Resize { columns, rows, done } => match (check_size(columns), check_size(rows)) {
             (Ok(columns), Ok(rows)) => (write.window_change(columns, rows, 0, 0).await, done),
             (Err(error), _) | (_, Err(error)) => {
@@ -347,7 +348,7 @@ impl Ending {
         let (exit_status, signal) = match (self.signal, self.status) {
             (Some(signal), _) => {
                 let name = signal_name(&signal);
-                (128 + number(&name), Some(name))
+                (128 + signal::number(&name).unwrap_or(0), Some(name))
             }
             // A status is the low byte of what wait(2) gives; the guest is not trusted to keep to it.
             (None, Some(status)) => (i32::try_from(status & 0xff).unwrap_or(255), None),
@@ -361,41 +362,7 @@ impl Ending {
     }
 }
 
-/// Numbers of the signals on x86-64 and arm64.
-const NUMBERS: &[(&str, i32)] = &[
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("VTALRM", 26),
-    ("PROF", 27),
-    ("IO", 29),
-    ("PWR", 30),
-    ("SYS", 31),
-];
-
-/// The number of a signal's name; 0 for one that is not known here.
-fn number(name: &str) -> i32 {
-    NUMBERS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or(0, |(_, number)| *number)
-}
-
-fn signal(name: &str) -> Sig {
+fn sig(name: &str) -> Sig {
     match name {
         "ABRT" => Sig::ABRT,
         "ALRM" => Sig::ALRM,

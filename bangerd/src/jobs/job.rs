@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use banger_bus::api::JobApi;
 use banger_bus::{Error, ErrorKind, JobInfo, Result, path};
 use banger_image::Part;
-use banger_model::VmId;
+use banger_model::{VmId, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::core::progress::{Cancel, Report};
@@ -29,7 +29,7 @@ pub(crate) struct Job {
 /// What clients ask of a job that is a process.
 #[derive(Debug)]
 pub(crate) enum ProcessRequest {
-    /// A signal's name without `SIG`, of the POSIX set.
+    /// The name of a standard signal without `SIG`.
     Signal(String, oneshot::Sender<Result<()>>),
     Resize {
         columns: u32,
@@ -39,13 +39,6 @@ pub(crate) enum ProcessRequest {
 }
 
 pub(crate) type ProcessRequests = mpsc::Receiver<ProcessRequest>;
-
-/// The signals of POSIX that can be sent to a process, without `SIG`. SSH can name each of them.
-const SIGNALS: &[&str] = &[
-    "ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV",
-    "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU",
-    "XFSZ",
-];
 
 impl Job {
     pub(super) fn new(info: JobInfo, cancel: Cancel) -> Self {
@@ -116,7 +109,7 @@ impl JobApi for Job {
     }
 
     async fn signal(&self, name: String) -> Result<()> {
-        if !SIGNALS.contains(&name.as_str()) {
+        if signal::number(&name).is_none() {
             return Err(
                 Error::new(ErrorKind::InvalidArgument, format!("No such signal: {name:?}"))
                     .hint("Write a name without SIG, as INT or TERM."),

@@ -15,6 +15,9 @@ pub const AGENT_PORT: u16 = 1022;
 pub const CONTROL_PORT: &str = "org.banger.control.0";
 /// An `env` request of this name is the agent's own: the directory in which the process starts.
 pub const WORKDIR_VARIABLE: &str = "BANGER_WORKDIR";
+/// An `env` request of this name is the agent's own, and root's alone, whatever its value: the
+/// directory of [`WORKDIR_VARIABLE`] is made, as root's, where the image has none.
+pub const MAKE_WORKDIR_VARIABLE: &str = "BANGER_MAKE_WORKDIR";
 /// An `env` request of this name is the agent's own, whatever its value: the words of the `exec`
 /// request are the program and its arguments, quoted for a POSIX shell, and no shell is needed.
 pub const WORDS_VARIABLE: &str = "BANGER_WORDS";

@@ -9,6 +9,7 @@ pub mod id;
 pub mod image;
 pub mod limits;
 pub mod name;
+pub mod signal;
 pub mod size;
 pub mod spec;
 pub mod state;
