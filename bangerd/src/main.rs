@@ -52,6 +52,9 @@ enum Command {
     /// Become a VMM as the daemon says on standard input
     #[command(hide = true)]
     VmmLaunch,
+    /// Make a file system of layers as the daemon says on standard input
+    #[command(hide = true)]
+    ImageUnpack,
     /// Run a few instructions of a guest
     #[command(hide = true)]
     KvmProbe,
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         None => serve::run(),
         Some(Command::Doctor { json, strict }) => doctor::run(json, strict),
         Some(Command::VmmLaunch) => banger_sys::launch::run_launcher(),
+        Some(Command::ImageUnpack) => banger_image::unpack::run_child(),
         Some(Command::KvmProbe) => banger_sys::kvm::run_kvm_probe_child(),
         #[cfg(debug_assertions)]
         Some(Command::FailPoints) => list_fail_points(),

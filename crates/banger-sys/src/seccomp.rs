@@ -76,7 +76,10 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
                 *value,
             )?])
         };
-        let conditions = alternatives.iter().map(one).collect::<Result<_, BackendError>>()?;
+        let conditions = alternatives
+            .iter()
+            .map(one)
+            .collect::<Result<_, BackendError>>()?;
         rules.insert(number, conditions);
         Ok::<_, BackendError>(())
     };

@@ -2,9 +2,11 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 /// The identity and the time of a file system. The same entries with the same seed give the
 /// same bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seed {
     /// In the order of RFC 9562.
     pub uuid: [u8; 16],

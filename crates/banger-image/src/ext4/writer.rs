@@ -40,7 +40,9 @@ impl Writer {
     /// # Errors
     /// [`WriteError::NotEmpty`]: what the file had would stay between what is written.
     pub fn new(file: File, seed: Seed) -> Result<Self, WriteError> {
-        if file.metadata().map_err(WriteError::Write)?.len() != 0 {
+        // A confined process may ask for no more than fstat(2).
+        let found = rustix::fs::fstat(&file).map_err(|error| WriteError::Write(error.into()))?;
+        if found.st_size != 0 {
             return Err(WriteError::NotEmpty);
         }
         Ok(Self {

@@ -1,0 +1,181 @@
+//! The confined side of the unpacker.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use banger_sys::worker::Worker;
+use rustix::fs::fstatvfs;
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+
+use super::protocol::{Failure, Kind, Reply, Request, receive, send_message};
+use super::{ADDRESS_SPACE, CPU_SECONDS};
+use crate::ext4::{WriteError, Writer};
+use crate::layer::{self, Layer, LayerError, Limits};
+
+/// The largest file: more than the largest file system that is made.
+const FILE_BYTES: u64 = 256 << 30;
+const OPEN_FILES: u64 = 16;
+/// Stored bytes from one report of progress to the next.
+const STEP: u64 = 1 << 20;
+
+/// The whole of the child: call it first thing in `main`, before any thread and runtime
+/// exists. Returns when the parent is gone or has got its file system.
+pub fn run_child() -> ExitCode {
+    if socket_type(io::stdin()) != Ok(SocketType::SEQPACKET) {
+        _ = writeln!(io::stderr(), "This command is started by bangerd with a socket");
+        return ExitCode::FAILURE;
+    }
+    let worker = Worker {
+        address_space: ADDRESS_SPACE,
+        file_bytes: FILE_BYTES,
+        open_files: OPEN_FILES,
+        cpu_seconds: CPU_SECONDS,
+    };
+    let confined = worker
+        .confine()
+        .map_err(|error| Failure::new(Kind::Failed, &error));
+    let served = confined.and_then(|enforcement| {
+        tell(&Reply::Confined(enforcement));
+        serve()
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tell(&Reply::Failed(failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A parent that is gone needs no reply.
+fn tell(reply: &Reply) -> bool {
+    send_message(io::stdin(), reply, &[]).is_ok()
+}
+
+/// What is being made.
+struct Work {
+    writer: Writer,
+    /// The same file, to see how full its file system is.
+    target: File,
+    reserve: u64,
+    /// Bytes of content that further layers may have.
+    left: u64,
+}
+
+fn serve() -> Result<(), Failure> {
+    let mut work = None;
+    loop {
+        let (request, files) = match receive(io::stdin()) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(Failure::new(Kind::Failed, &error)),
+        };
+        let mut files = files.into_iter();
+        let reply = match request {
+            Request::Start { seed, reserve } => {
+                work = Some(Work::start(files.next(), seed, reserve)?);
+                Reply::Done
+            }
+            Request::Layer {
+                size,
+                compression,
+                diff_id,
+            } => {
+                let layer = Layer {
+                    size,
+                    compression,
+                    diff_id,
+                };
+                let work = work.as_mut().ok_or_else(out_of_turn)?;
+                work.layer(files.next(), &layer)?;
+                Reply::Done
+            }
+            Request::Finish => work.take().ok_or_else(out_of_turn)?.finish()?,
+            #[cfg(test)]
+            Request::Misbehave(misdeed) => {
+                misdeed.commit();
+                Reply::Done
+            }
+        };
+        tell(&reply);
+    }
+}
+
+impl Work {
+    fn start(target: Option<OwnedFd>, seed: crate::ext4::Seed, reserve: u64) -> Result<Self, Failure> {
+        let target = File::from(target.ok_or_else(out_of_turn)?);
+        let copy = target
+            .try_clone()
+            .map_err(|error| Failure::new(Kind::Failed, &error))?;
+        Ok(Self {
+            writer: Writer::new(copy, seed).map_err(|error| failure(&LayerError::from(error)))?,
+            target,
+            reserve,
+            left: Limits::default().bytes,
+        })
+    }
+
+    fn layer(&mut self, blob: Option<OwnedFd>, layer: &Layer) -> Result<(), Failure> {
+        let blob = File::from(blob.ok_or_else(out_of_turn)?);
+        let limits = Limits {
+            bytes: self.left,
+            ..Limits::default()
+        };
+        let mut told = 0;
+        let mut progress = |read| {
+            if read - told >= STEP {
+                told = read;
+                if !tell(&Reply::Progress(read)) {
+                    return Err(LayerError::Cancelled);
+                }
+            }
+            room(&self.target, self.reserve)
+        };
+        let bytes = layer::apply(blob, layer, &mut self.writer, &limits, &mut progress)
+            .map_err(|error| failure(&error))?;
+        self.left -= bytes;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Reply, Failure> {
+        room(&self.target, self.reserve).map_err(|error| failure(&error))?;
+        let summary = self
+            .writer
+            .finish()
+            .map_err(|error| failure(&LayerError::from(error)))?;
+        Ok(Reply::Finished {
+            size: summary.size,
+            content: summary.content,
+            files: summary.files,
+        })
+    }
+}
+
+/// A bomb ends before it has filled the disk, whatever else is written there meanwhile.
+fn room(target: &File, reserve: u64) -> Result<(), LayerError> {
+    let found = fstatvfs(target).map_err(|error| LayerError::from(WriteError::Write(error.into())))?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < reserve {
+        return Err(LayerError::NoSpace { quota: false });
+    }
+    Ok(())
+}
+
+fn failure(error: &LayerError) -> Failure {
+    let kind = match error {
+        LayerError::NoSpace { quota: false } => Kind::NoSpace,
+        LayerError::NoSpace { quota: true } => Kind::NoQuota,
+        LayerError::Read(_)
+        | LayerError::Start(_)
+        | LayerError::Cancelled
+        | LayerError::Archive(WriteError::Write(_)) => Kind::Failed,
+        _ => Kind::Refused,
+    };
+    Failure::new(kind, error)
+}
+
+fn out_of_turn() -> Failure {
+    Failure::new(Kind::Failed, &io::Error::other("A request out of turn"))
+}
