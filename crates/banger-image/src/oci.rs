@@ -158,8 +158,8 @@ impl Registry<'_> {
         Ok(manifest)
     }
 
-    /// Checks the blobs of an image again, and removes from the cache what is damaged. Whether
-    /// all were good.
+    /// Checks the blobs of an image that was pulled again, and removes from the cache what is
+    /// damaged. Whether all were good.
     ///
     /// # Errors
     /// When the cache cannot be read.

@@ -73,11 +73,13 @@ impl Progress for NoProgress {
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<Shared>);
 
+type Waker = Box<dyn Fn() + Send>;
+
 #[derive(Default)]
 struct Shared {
     cancelled: AtomicBool,
     /// What wakes those who wait for something else, by their numbers.
-    wakers: Mutex<Vec<(u64, Box<dyn Fn() + Send>)>>,
+    wakers: Mutex<Vec<(u64, Waker)>>,
     next: AtomicU64,
     /// Process groups that end with the operation. A group is taken out before its leader
     /// is reaped, so no number in here was given to another process.
@@ -149,7 +151,7 @@ impl Cancel {
         }
     }
 
-    fn wakers(&self) -> MutexGuard<'_, Vec<(u64, Box<dyn Fn() + Send>)>> {
+    fn wakers(&self) -> MutexGuard<'_, Vec<(u64, Waker)>> {
         self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, HeaderMap};
@@ -265,7 +265,7 @@ impl Sink {
 
 fn write_all(
     mut file: File,
-    path: &PathBuf,
+    path: &Path,
     start: u64,
     size: u64,
     mut queue: mpsc::Receiver<Bytes>,

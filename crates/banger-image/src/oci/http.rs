@@ -175,8 +175,16 @@ fn build(plain: bool) -> reqwest::Result<Client> {
         .connect_timeout(CONNECT_TIME)
         .read_timeout(IDLE_TIME);
     if plain {
-        // A proxy would see what is meant for this machine alone.
-        builder.no_proxy().dns_resolver(Arc::new(Local)).build()
+        // A proxy would see what is meant for this machine alone. Without a TLS of its own, the
+        // certificates of the system would be read for nothing.
+        let unused = rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder
+            .tls_backend_preconfigured(unused)
+            .no_proxy()
+            .dns_resolver(Arc::new(Local))
+            .build()
     } else {
         builder.https_only(true).build()
     }

@@ -177,14 +177,11 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The first part is a host when it looks like one: docker's rule.
+/// The first part is a host when it looks like one: docker's rule, but for capital letters
+/// alone, which would be lost with the next reading.
 fn split_host(name: &str) -> (&str, &str) {
     match name.split_once('/') {
-        Some((host, path))
-            if host.contains(['.', ':'])
-                || host == "localhost"
-                || host.bytes().any(|b| b.is_ascii_uppercase()) =>
-        {
+        Some((host, path)) if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") => {
             (host, path)
         }
         _ => (HUB, name),

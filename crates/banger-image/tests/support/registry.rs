@@ -77,7 +77,7 @@ impl Reply {
         }
     }
 
-    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &impl ToString) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
         self
     }
@@ -112,7 +112,9 @@ impl Registry {
     }
 
     /// With something around each connection, as TLS.
-    pub(crate) fn listen(wrap: impl Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync + 'static) -> Self {
+    pub(crate) fn listen(
+        wrap: impl Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -306,8 +308,8 @@ fn answer(content: &Content, request: &Request) -> Reply {
             .get(&format!("{repository}{separator}{selector}"));
         return found.map_or_else(not_found, |(media_type, text)| {
             Reply::new(200, text.clone())
-                .with("Content-Type", media_type)
-                .with("Docker-Content-Digest", Digest::of(text))
+                .with("Content-Type", &media_type)
+                .with("Docker-Content-Digest", &Digest::of(text))
         });
     }
     let found = path
@@ -325,7 +327,7 @@ fn answer(content: &Content, request: &Request) -> Reply {
         None => Reply::new(200, bytes.clone()),
         Some(from) if from < bytes.len() => Reply::new(206, &bytes[from..]).with(
             "Content-Range",
-            format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
+            &format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
         ),
         Some(_) => Reply::new(416, ""),
     }
