@@ -1,9 +1,12 @@
 //! Building aside: a directory with a lock while it grows, a rename when it is done.
 
+mod settle;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with, syncfs};
 use serde::Serialize;
@@ -12,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::process::MMDEBSTRAP;
 use crate::progress::Cancel;
+use settle::State;
 
 /// Of nobody else: what has it and no lock is removed, in shared directories too.
 pub(crate) const PREFIX: &str = ".tmp-banger-";
@@ -65,9 +69,42 @@ impl Build {
     /// Makes everything durable, then gives the directory its name. What has the name
     /// already is replaced when `replace`, else [`Error::Exists`] with `what`.
     pub(crate) fn publish(mut self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
+        settle::mark_synced(&self.lock).map_err(Error::io("write in", &self.dir))?;
         let parent = target.parent().unwrap_or(Path::new("."));
         let parent_dir = File::open(parent).map_err(Error::io("open", parent))?;
         syncfs(&parent_dir).map_err(Error::os("write out", parent))?;
+        self.rename(target, what, replace)?;
+        // Only now: until it had its name, the lock kept it from being swept.
+        _ = fs::remove_file(target.join(LOCK));
+        parent_dir.sync_all().map_err(Error::io("write out", parent))
+    }
+
+    /// The same for what can be fetched again: the directory has its name at once, and becomes
+    /// durable soon after. A power loss in between leaves nothing under the name. What would
+    /// replace something waits, so that a power loss leaves the old one or the new one.
+    ///
+    /// Returns the thread that sees to it, if there is one; nobody needs to wait for it.
+    pub(crate) fn publish_soon(
+        mut self,
+        target: &Path,
+        what: &'static str,
+        replace: bool,
+    ) -> Result<Option<JoinHandle<()>>> {
+        let dir = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
+        let replaces = fs::symlink_metadata(target).is_ok();
+        if replaces || !settle::mark_boot(&self.lock).map_err(Error::io("write in", &self.dir))? {
+            return self.publish(target, what, replace).map(|()| None);
+        }
+        let lock = self.lock()?;
+        match self.rename(target, what, false) {
+            Ok(()) => Ok(settle::later(dir, lock)),
+            // It came meanwhile.
+            Err(Error::Exists { .. }) if replace => self.publish(target, what, replace).map(|()| None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rename(&mut self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
         let rename = |flags| renameat_with(CWD, &self.dir, CWD, target, flags);
         match rename(RenameFlags::NOREPLACE) {
             Ok(()) => self.done = true,
@@ -84,9 +121,7 @@ impl Build {
             }
             Err(error) => return Err(Error::os("make", target)(error)),
         }
-        // Only now: until it had its name, the lock kept it from being swept.
-        _ = fs::remove_file(target.join(LOCK));
-        parent_dir.sync_all().map_err(Error::io("write out", parent))
+        Ok(())
     }
 }
 
@@ -101,12 +136,48 @@ impl Drop for Build {
     }
 }
 
-/// Removes what interrupted builds left below `parent`. Builds that live are not touched.
-/// Returns the number of directories removed.
+/// Removes what interrupted builds and a power loss left below `parent`. Builds that live are
+/// not touched. Returns the number of directories removed.
 ///
 /// # Errors
 /// When the directory cannot be read.
 pub(crate) fn sweep(parent: &Path) -> Result<usize> {
+    Ok(sweep_builds(parent)? + sweep_marked(parent)?)
+}
+
+/// Finishes what a program that ended had published without waiting for the disk, and removes
+/// what did not survive.
+fn sweep_marked(parent: &Path) -> Result<usize> {
+    let mut removed = 0;
+    for name in names(parent)? {
+        let dir = parent.join(&name);
+        if !dir.join(LOCK).exists() {
+            continue;
+        }
+        // Nobody has the lock of a lost one, and whoever publishes has that of another.
+        let swept = match lock_existing(&dir) {
+            Ok(None) => continue,
+            Ok(Some(_lock)) => match settle::state(&dir).map_err(Error::io("read", &dir)) {
+                Ok(State::Lost) => remove(parent, &name).map(usize::from),
+                Ok(_) => File::open(&dir)
+                    .and_then(|dir| settle::now(&dir))
+                    .map_err(Error::io("write out", &dir))
+                    .map(|()| 0),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match swept {
+            Ok(number) => removed += number,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "Cannot remove or finish a leftover");
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn sweep_builds(parent: &Path) -> Result<usize> {
     let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -148,12 +219,21 @@ pub(crate) fn sweep(parent: &Path) -> Result<usize> {
 
 /// The lock of a build directory, or nothing when somebody has it or the directory is gone.
 fn try_lock(dir: &Path) -> Result<Option<File>> {
+    lock(dir, true)
+}
+
+/// The lock of a finished object, or nothing when it has none: it must not get one now.
+fn lock_existing(dir: &Path) -> Result<Option<File>> {
+    lock(dir, false)
+}
+
+fn lock(dir: &Path, create: bool) -> Result<Option<File>> {
     let path = dir.join(LOCK);
     let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let file = match OpenOptions::new()
         .write(true)
         .read(true)
-        .create(true)
+        .create(create)
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
@@ -307,6 +387,11 @@ pub(crate) fn read_metadata<T: DeserializeOwned>(dir: &Path, file: &str) -> Resu
             };
         }
         Err(error) => return Err(Error::io("look at", &path)(error)),
+    }
+    if settle::state(dir).map_err(Error::io("read", dir))? == State::Lost {
+        return Err(damaged(
+            "the machine went down before it was on the disk".to_owned(),
+        ));
     }
     let text = fs::read(&path).map_err(Error::io("read", &path))?;
     serde_json::from_slice(&text)

@@ -105,7 +105,7 @@ impl PullReference<'_> {
             dir: PathBuf::new(),
         };
         store::write_metadata(build.dir(), METADATA, &image)?;
-        build.publish(&directory(self.images, self.name), "Image", true)?;
+        build.publish_soon(&directory(self.images, self.name), "Image", true)?;
         load(self.images, self.name)
     }
 
