@@ -11,6 +11,7 @@
 
 mod error;
 mod extents;
+mod fetch;
 mod file;
 mod manifest;
 mod modules;
@@ -26,8 +27,9 @@ pub use manifest::{ImageManifest, KernelManifest, Manifest};
 pub use publish::Publish;
 pub use read::{Limits, read};
 
+pub(crate) use fetch::Verified;
 pub(crate) use file::{Draft, export, file_name, sync_parent};
-pub(crate) use modules::Tree;
+pub(crate) use modules::{Modules, Tree};
 pub(crate) use publish::publish;
 pub(crate) use write::{Content, write};
 

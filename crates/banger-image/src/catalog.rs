@@ -173,7 +173,7 @@ impl Catalog {
         });
         let images = images.filter_map(|source| match source {
             ImageSource::Bundle(bundle) => Some(bundle),
-            ImageSource::Recipe(_) => None,
+            ImageSource::Recipe(_) | ImageSource::Oci { .. } => None,
         });
         for bundle in kernels.chain(images) {
             bundle.url.resolve(base)?;

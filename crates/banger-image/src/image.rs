@@ -5,6 +5,7 @@
 //! and `rootfs.ext4` when the image is managed. A registered image's files belong to the user and
 //! stay where they are.
 
+mod bundle;
 mod export;
 mod publish;
 mod oci;

@@ -3,6 +3,7 @@
 //! A kernel is a directory `<kernels>/<name>` with `vmlinux`, `kernel.json`, and where there
 //! are any `config` and `modules/`, which has the content of `lib/modules/<version>`.
 
+mod bundle;
 mod bzimage;
 mod check;
 mod export;

@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use banger_image::catalog::Catalog;
+use banger_image::oci::{self, Registry, RetryPolicy};
+use banger_image::unpack::Unpacker;
 use banger_image::{Cancel, Error, Mirrors, NoProgress, Progress, image, kernel};
 
 fn required() -> bool {
@@ -29,6 +31,17 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// None of these sources is a registry.
+fn registry(data: &Path) -> Registry<'_> {
+    Registry {
+        cache: data,
+        cache_bytes: oci::cache::DEFAULT_BYTES,
+        insecure: false,
+        offline: true,
+        retry: RetryPolicy::default(),
+    }
+}
+
 fn pull_kernel(data: &Path, name: &str, mirrors: &Mirrors) -> Result<kernel::Kernel, Error> {
     let catalog = Catalog::embedded();
     let pull = kernel::Pull {
@@ -36,6 +49,8 @@ fn pull_kernel(data: &Path, name: &str, mirrors: &Mirrors) -> Result<kernel::Ker
         cache: &data.join("cache"),
         entry: catalog.kernel(&name.parse().unwrap()).unwrap(),
         mirrors,
+        registry: registry(data),
+        unpacker: &Unpacker::this_program(),
     };
     kernel::pull(&pull, &Print, &Cancel::new())
 }
@@ -52,6 +67,8 @@ fn pull_image(
         entry: catalog.image(&name.parse().unwrap()).unwrap(),
         kernel: None,
         mirrors: &Mirrors::default(),
+        registry: registry(data),
+        unpacker: &Unpacker::this_program(),
     };
     image::pull(&pull, progress, cancel)
 }

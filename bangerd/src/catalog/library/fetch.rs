@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use banger_bus::Result;
 use banger_image::image::{self, ImageKernel};
+use banger_image::oci::{self, Registry, RetryPolicy};
+use banger_image::unpack::Unpacker;
 use banger_image::{Mirrors, kernel};
-use banger_model::{ImageName, KernelName};
+use banger_model::{Dirs, ImageName, KernelName};
 use tokio::sync::OwnedMutexGuard;
 
 use super::super::error::{About, convert};
@@ -77,6 +79,8 @@ impl Library {
                 entry: catalog.image(&name)?,
                 kernel: kernel.as_ref(),
                 mirrors: &mirrors,
+                registry: registry(&dirs),
+                unpacker: &Unpacker::this_program(),
             };
             image::pull(&pull, ctx, cancel)
         })
@@ -109,6 +113,8 @@ impl Library {
                     cache: &dirs.cache,
                     entry: catalog.kernel(&name)?,
                     mirrors: &mirrors,
+                    registry: registry(&dirs),
+                    unpacker: &Unpacker::this_program(),
                 };
                 kernel::pull(&pull, ctx, cancel)
             })
@@ -132,6 +138,16 @@ impl Library {
                 debian,
             }
         }))
+    }
+}
+
+fn registry(dirs: &Dirs) -> Registry<'_> {
+    Registry {
+        cache: &dirs.cache,
+        cache_bytes: oci::cache::DEFAULT_BYTES,
+        insecure: false,
+        offline: false,
+        retry: RetryPolicy::default(),
     }
 }
 

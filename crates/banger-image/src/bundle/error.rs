@@ -16,6 +16,9 @@ pub enum BundleError {
     Digest { expected: Digest, found: Digest },
     #[error("Somebody changed it while it was read")]
     Changed,
+    /// In the words of the process that read it.
+    #[error("{0}")]
+    Refused(String),
     #[error("Cannot read it")]
     Read(#[source] io::Error),
     #[error("Cannot write what is in it")]

@@ -118,9 +118,9 @@ impl<R: Read> Modules<R> {
         })
     }
 
-    /// The next file's path, which has only names in it, and its bytes. The content of the one
-    /// before must have been read.
-    pub(crate) fn next(&mut self) -> Result<Option<(PathBuf, u64)>, BundleError> {
+    /// The next file's path, which has only names in it. Its content is what is read then; that
+    /// of the one before must have been read to its end.
+    pub(crate) fn next(&mut self) -> Result<Option<PathBuf>, BundleError> {
         if self.content > 0 {
             return Err(BundleError::Modules("a file that was not read"));
         }
@@ -151,7 +151,7 @@ impl<R: Read> Modules<R> {
         self.padding = padding_of(size);
         self.left = (self.left.checked_sub(size)).ok_or(BundleError::Modules("a file that is cut off"))?;
         self.content = size;
-        Ok(Some((PathBuf::from(path), size)))
+        Ok(Some(PathBuf::from(path)))
     }
 
     fn take(&mut self, buffer: &mut [u8]) -> Result<(), BundleError> {
@@ -242,9 +242,9 @@ mod tests {
     fn read(archive: &[u8]) -> Result<Vec<(PathBuf, u64)>, BundleError> {
         let mut modules = Modules::new(archive, archive.len() as u64)?;
         let mut found = Vec::new();
-        while let Some(file) = modules.next()? {
-            io::copy(&mut modules, &mut io::sink()).map_err(BundleError::Read)?;
-            found.push(file);
+        while let Some(path) = modules.next()? {
+            let size = io::copy(&mut modules, &mut io::sink()).map_err(BundleError::Read)?;
+            found.push((path, size));
         }
         Ok(found)
     }

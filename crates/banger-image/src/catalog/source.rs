@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::BundleUrl;
 use crate::digest::Digest;
+use crate::oci::Reference;
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -24,6 +25,11 @@ pub enum KernelSource {
 pub enum ImageSource {
     /// Built here by `mmdebstrap` from a distribution's signed archive.
     Recipe(Recipe),
+    /// An image of a registry.
+    Oci {
+        #[serde(deserialize_with = "reference")]
+        reference: Reference,
+    },
     /// An image that was exported.
     Bundle(BundleSource),
 }
@@ -76,6 +82,7 @@ impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Recipe(recipe) => write!(f, "recipe for {}", recipe.suite),
+            Self::Oci { reference } => reference.fmt(f),
             Self::Bundle(bundle) => write!(f, "bundle {}", bundle.url),
         }
     }
@@ -124,4 +131,8 @@ fn main_only() -> Vec<Word> {
 fn digits<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
     let text = String::deserialize(from)?;
     format!("sha256:{text}").parse().map_err(de::Error::custom)
+}
+
+fn reference<'de, D: Deserializer<'de>>(from: D) -> Result<Reference, D::Error> {
+    String::deserialize(from)?.parse().map_err(de::Error::custom)
 }

@@ -4,13 +4,18 @@ use std::path::{Path, PathBuf};
 
 use banger_model::{ImageConfig, KernelName};
 
-use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, directory, load};
+use super::{
+    Image, ImageKernel, Kind, METADATA, Origin, PullReference, ROOTFS, bundle, check_rootfs, directory, load,
+    pull_reference,
+};
 use crate::apt::Mirrors;
 use crate::catalog::{ImageEntry, ImageSource, Recipe, first_of};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::oci::{Reference, Registry};
 use crate::progress::{Cancel, Progress};
 use crate::recipe;
 use crate::store::{self, Build};
+use crate::unpack::Unpacker;
 
 /// What to pull, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +26,10 @@ pub struct Pull<'a> {
     /// Instead of the entry's own.
     pub kernel: Option<&'a KernelName>,
     pub mirrors: &'a Mirrors,
+    /// How layers and bundles are fetched.
+    pub registry: Registry<'a>,
+    /// What reads them.
+    pub unpacker: &'a Unpacker,
 }
 
 /// Makes an image of the catalogue; one of the same name is replaced when the new one is
@@ -36,12 +45,28 @@ pub fn pull(pull: &Pull<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result
         progress,
         |source| match source {
             ImageSource::Recipe(recipe) => pull_recipe(pull, recipe, progress, cancel),
-            ImageSource::Bundle(bundle) => Err(Error::Catalogue {
-                origin: bundle.url.to_string(),
-                reason: "bundles cannot be pulled yet".to_owned(),
-            }),
+            ImageSource::Oci { reference } => pull_oci(pull, reference, progress, cancel),
+            ImageSource::Bundle(source) => bundle::pull(pull, source, progress, cancel),
         },
     )
+}
+
+fn pull_oci(
+    pull: &Pull<'_>,
+    reference: &Reference,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Image> {
+    let pull = PullReference {
+        images: pull.images,
+        reference,
+        name: &pull.entry.name,
+        kernel: pull.kernel.unwrap_or(&pull.entry.kernel),
+        registry: pull.registry,
+        unpacker: pull.unpacker,
+        force: false,
+    };
+    pull_reference(&pull, progress, cancel)
 }
 
 fn pull_recipe(pull: &Pull<'_>, recipe: &Recipe, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {

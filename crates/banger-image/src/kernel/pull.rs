@@ -9,13 +9,15 @@ use banger_model::KernelName;
 
 use super::bzimage::{self, KernelError, MAX_KERNEL};
 use super::check::{Facts, MAX_TEXT};
-use super::{CONFIG, Kernel, METADATA, MODULES, Origin, VMLINUX, list, load};
+use super::{CONFIG, Kernel, METADATA, MODULES, Origin, VMLINUX, bundle, list, load};
 use crate::apt::{self, Apt, Mirrors, Package};
 use crate::catalog::{KernelEntry, KernelSource, Word, first_of};
 use crate::error::{Error, Result};
+use crate::oci::Registry;
 use crate::process::DPKG_DEB;
 use crate::progress::{Cancel, Progress};
 use crate::store::{self, Build, make_dir};
+use crate::unpack::Unpacker;
 
 /// What one package, or the modules of one bundle, may unpack to.
 pub(crate) const MAX_ENTRIES: usize = 100_000;
@@ -31,6 +33,10 @@ pub struct Pull<'a> {
     pub cache: &'a Path,
     pub entry: &'a KernelEntry,
     pub mirrors: &'a Mirrors,
+    /// How bundles are fetched.
+    pub registry: Registry<'a>,
+    /// What reads them.
+    pub unpacker: &'a Unpacker,
 }
 
 /// Pulls the newest kernel of a catalogue entry. When it is here already it only takes the
@@ -48,10 +54,7 @@ pub fn pull(pull: &Pull<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result
             KernelSource::DebianPackage { suite, package } => {
                 pull_package(pull, suite, package, progress, cancel)
             }
-            KernelSource::Bundle(bundle) => Err(Error::Catalogue {
-                origin: bundle.url.to_string(),
-                reason: "bundles cannot be pulled yet".to_owned(),
-            }),
+            KernelSource::Bundle(source) => bundle::pull(pull, source, progress, cancel),
         },
     )
 }
@@ -74,7 +77,9 @@ fn pull_package(
     let shared = pull.cache.join("apt").join(suite.as_str());
     let apt = Apt::update(&shared, &scratch, &sources, progress, cancel)?;
     let package = resolve(&apt, package, cancel)?;
-    if let Some(kernel) = already_here(pull, &package)? {
+    let same =
+        |origin: &Origin| matches!(origin, Origin::Archive { sha256, .. } if *sha256 == package.sha256);
+    if let Some(kernel) = already_here(pull, same)? {
         return Ok(kernel);
     }
     progress.stage(&format!("Downloading {}", package.name));
@@ -115,17 +120,13 @@ fn resolve(apt: &Apt, package: &Word, cancel: &Cancel) -> Result<Package> {
     }
 }
 
-/// The kernel that came from this very package, with the entry's name as an alias.
-fn already_here(pull: &Pull<'_>, package: &Package) -> Result<Option<Kernel>> {
-    let same = |kernel: &Kernel| matches!(&kernel.origin, Origin::Archive { sha256, .. } if *sha256 == package.sha256);
-    let Some(mut kernel) = list(pull.kernels)?.into_iter().find(same) else {
+/// The kernel that came from this very package or bundle, with the entry's name as an alias.
+pub(super) fn already_here(pull: &Pull<'_>, same: impl Fn(&Origin) -> bool) -> Result<Option<Kernel>> {
+    let kernels = list(pull.kernels)?;
+    let Some(mut kernel) = kernels.into_iter().find(|kernel| same(&kernel.origin)) else {
         return Ok(None);
     };
-    if !kernel
-        .aliases
-        .iter()
-        .any(|alias| alias == pull.entry.name.as_str())
-    {
+    if !kernel.answers_to(&pull.entry.name) {
         kernel.aliases.push(pull.entry.name.to_string());
         store::write_metadata(&kernel.dir, METADATA, &kernel)?;
     }
