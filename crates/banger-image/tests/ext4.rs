@@ -1,50 +1,15 @@
 //! What the ext4 writer makes, judged by e2fsprogs.
 
+mod support;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use banger_image::ext4::{Kind, Metadata, Superblock, WriteError, Writer, unpack};
-
-/// A program of e2fsprogs, or a skip.
-fn tool(name: &str) -> Option<PathBuf> {
-    let found = ["/usr/sbin", "/sbin", "/usr/bin"]
-        .iter()
-        .map(|dir| Path::new(dir).join(name))
-        .find(|file| file.is_file());
-    if found.is_none() {
-        let required = std::env::var("BANGER_TEST_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|rung| rung == "image"),
-            "e2fsprogs is required"
-        );
-        skipped("no e2fsprogs");
-    }
-    found
-}
-
-#[expect(clippy::print_stdout, reason = "how a test says that it was skipped")]
-fn skipped(why: &str) {
-    println!("skipped: {why}");
-}
-
-fn run(program: &Path, arguments: &[&str], image: &Path) -> String {
-    let output = Command::new(program).args(arguments).arg(image).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program:?}: {text}{errors}");
-    text
-}
-
-fn check(image: &Path) {
-    if let Some(e2fsck) = tool("e2fsck") {
-        let text = run(&e2fsck, &["-fn"], image);
-        assert!(!text.contains('?'), "{text}");
-    }
-}
+use support::{check, run, tool};
 
 fn metadata(mode: u16) -> Metadata {
     Metadata {

@@ -15,17 +15,17 @@ pub enum WriteError {
     NotEmpty,
     #[error("Cannot read the content")]
     Read(#[source] io::Error),
-    #[error("Bad path {:?}: {why}", .path.escape_ascii().to_string())]
+    #[error("Bad path {}: {why}", show(.path))]
     BadPath { path: Box<[u8]>, why: &'static str },
-    #[error("Below something that is not a directory: {:?}", .0.escape_ascii().to_string())]
+    #[error("Below something that is not a directory: {}", show(.0))]
     NotADirectory(Box<[u8]>),
-    #[error("Must stay a directory: {:?}", .0.escape_ascii().to_string())]
+    #[error("Must stay a directory: {}", show(.0))]
     IsADirectory(Box<[u8]>),
-    #[error("More than {MAX_LINKS_FOLLOWED} symbolic links on the way, or a loop of them: {:?}", .0.escape_ascii().to_string())]
+    #[error("More than {MAX_LINKS_FOLLOWED} symbolic links on the way, or a loop of them: {}", show(.0))]
     LinkLoop(Box<[u8]>),
-    #[error("A hard link to what is not there, or to a directory: {:?}", .0.escape_ascii().to_string())]
+    #[error("A hard link to what is not there, or to a directory: {}", show(.0))]
     BadLink(Box<[u8]>),
-    #[error("A whiteout that names nothing that could be removed: {:?}", .0.escape_ascii().to_string())]
+    #[error("A whiteout that names nothing that could be removed: {}", show(.0))]
     BadWhiteout(Box<[u8]>),
     #[error("More than {MAX_ENTRIES} entries in all archives")]
     TooManyEntries,
@@ -39,9 +39,9 @@ pub enum WriteError {
     TooDetailed,
     #[error("More than {MAX_SEGMENTS} parts of a sparse file")]
     TooManySegments,
-    #[error("Extended attributes of more than 4 KiB: {:?}", .0.escape_ascii().to_string())]
+    #[error("Extended attributes of more than 4 KiB: {}", show(.0))]
     Attributes(Box<[u8]>),
-    #[error("Content shorter than announced: {:?}", .0.escape_ascii().to_string())]
+    #[error("Content shorter than announced: {}", show(.0))]
     Truncated(Box<[u8]>),
     #[error("The archive ends in the middle of an entry")]
     ArchiveTruncated,
@@ -52,4 +52,28 @@ pub enum WriteError {
     Unsupported(String),
     #[error("Cancelled")]
     Cancelled,
+}
+
+/// Bytes of a path that an error shows.
+const SHOWN: usize = 256;
+
+/// A path for people: quoted, and not longer than what they read.
+pub(super) fn show(path: &[u8]) -> String {
+    let (start, more) = match path.get(..SHOWN) {
+        Some(start) if path.len() > SHOWN => (start, "…"),
+        _ => (path, ""),
+    };
+    format!("\"{}{more}\"", start.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_shown_in_one_short_line() {
+        assert_eq!(show(b"a\n\xff"), r#""a\n\xff""#);
+        assert_eq!(show(&[b'a'; SHOWN]).len(), SHOWN + 2);
+        assert!(show(&[b'a'; 4096]).len() < 300);
+    }
 }

@@ -59,6 +59,8 @@ pub(super) fn super_run(group: u32) -> Option<Run> {
 #[derive(Debug)]
 pub(super) struct Allocator {
     next: u32,
+    /// The first block that was never handed out.
+    end: u32,
     /// Blocks below `next` that nobody has: given back, or skipped.
     free: Vec<Run>,
 }
@@ -67,6 +69,7 @@ impl Allocator {
     pub(super) fn new() -> Self {
         Self {
             next: 1 + DESCRIPTOR_BLOCKS,
+            end: 1 + DESCRIPTOR_BLOCKS,
             free: Vec::new(),
         }
     }
@@ -86,6 +89,7 @@ impl Allocator {
         }
         let len = most.min(end - start);
         self.next = start + len;
+        self.end = self.end.max(self.next);
         Some(Run { start, len })
     }
 
@@ -100,8 +104,22 @@ impl Allocator {
         }
     }
 
+    /// Takes blocks back. The last ones are handed out again: a file that is replaced over
+    /// and over takes no more room than one.
     pub(super) fn give_back(&mut self, run: Run) {
-        self.free.push(run);
+        if run.end() == self.next {
+            self.next = run.start;
+        } else {
+            self.free.push(run);
+        }
+    }
+
+    /// Blocks behind all others that nobody has any more.
+    pub(super) fn rest(&self) -> Run {
+        Run {
+            start: self.next,
+            len: self.end - self.next,
+        }
     }
 
     /// Puts free blocks in their order, and those that follow each other together.
@@ -116,7 +134,7 @@ impl Allocator {
         });
     }
 
-    /// The first block that was never handed out.
+    /// The next block to be handed out.
     pub(super) fn next(&self) -> u32 {
         self.next
     }
@@ -177,6 +195,17 @@ mod tests {
                 len: 200 - 1 - DESCRIPTOR_BLOCKS
             }]
         );
+    }
+
+    #[test]
+    fn the_last_blocks_are_used_again() {
+        let mut allocator = Allocator::new();
+        let (a, b) = (allocator.take(3).unwrap(), allocator.take(2).unwrap());
+        allocator.give_back(b);
+        assert_eq!(allocator.rest(), b);
+        assert_eq!(allocator.take(2), Some(b));
+        allocator.give_back(a);
+        assert_eq!((allocator.free(), allocator.rest().len), (&[a][..], 0));
     }
 
     #[test]

@@ -4,9 +4,9 @@
 
 /// Entries of all archives together, those that replace or remove something too.
 pub const MAX_ENTRIES: u32 = 1_000_000;
-/// Files and directories at one time, directories that no entry names too.
-pub const MAX_INODES: u32 = 1_000_000;
-/// Bytes of a path, and of a path with the links on its way put in.
+/// Files and directories at one time, those that no entry names too.
+pub const MAX_INODES: u32 = 1_050_000;
+/// Bytes of a path; with links on its way put in, it may have twice as many.
 pub const MAX_PATH: usize = 4096;
 /// Bytes of one name in a path.
 pub const MAX_NAME: usize = 255;

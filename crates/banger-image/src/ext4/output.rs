@@ -50,6 +50,9 @@ impl Output {
     /// Makes blocks zeros again that were written: what a layer removed is not given away
     /// with the image, and takes no room.
     pub(super) fn clear(&mut self, run: Run) -> Result<(), WriteError> {
+        if run.len == 0 {
+            return Ok(());
+        }
         self.flush()?;
         let (at, len) = (u64::from(run.start) * BLOCK_U64, u64::from(run.len) * BLOCK_U64);
         let punched = rustix::fs::fallocate(

@@ -57,9 +57,11 @@ pub(super) fn seal(mut writer: Writer) -> Result<Summary, WriteError> {
     })
 }
 
+/// Makes zeros of what was written and is no more: what is written next has gaps.
 fn clear_removed(writer: &mut Writer) -> Result<(), WriteError> {
     writer.allocator.join_free();
-    for &run in writer.allocator.free() {
+    let rest = writer.allocator.rest();
+    for run in writer.allocator.free().iter().copied().chain([rest]) {
         writer.output.clear(run)?;
     }
     Ok(())

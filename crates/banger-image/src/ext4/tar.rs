@@ -18,7 +18,7 @@ use self::field::{c_string, number};
 use self::frame::Frames;
 use self::pax::Extended;
 use super::entry::{Kind, Metadata, Segment};
-use super::error::WriteError;
+use super::error::{WriteError, show};
 use super::whiteout;
 use super::writer::Writer;
 
@@ -217,6 +217,5 @@ impl Member {
 }
 
 fn unsupported(what: &str, path: &[u8]) -> WriteError {
-    let shown = &path[..path.len().min(super::limits::MAX_PATH)];
-    WriteError::Unsupported(format!("{what} ({})", shown.escape_ascii()))
+    WriteError::Unsupported(format!("{what} ({})", show(path)))
 }
