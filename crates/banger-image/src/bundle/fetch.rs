@@ -81,9 +81,8 @@ impl Verified {
     ) -> Result<Manifest> {
         progress.stage("Unpacking the bundle");
         let place = Path::new(&self.url);
-        let file = self.file.try_clone().map_err(Error::io("open", place))?;
         let mut report = |read: u64| progress.fraction(read as f64 / self.size as f64);
-        let json = match confined(unpacker, file, target, &mut report, cancel) {
+        let json = match unpacker.bundle(&self.file, target, &mut report, cancel) {
             Ok(json) => json,
             Err(Error::Unpack(UnpackError::Refused(reason))) => {
                 return Err(self.refused(BundleError::Refused(reason)));
@@ -134,9 +133,9 @@ fn open(
     if !found.is_file() {
         return Err(Error::NotAFile(path.to_owned()));
     }
-    let refused = |source| Error::Bundle {
-        origin: path.display().to_string(),
-        source,
+    let refused = |reason| Error::Bundle {
+        origin: source.url.to_string(),
+        source: reason,
     };
     if found.len() != source.size {
         return Err(refused(BundleError::Length {
@@ -166,24 +165,6 @@ fn open(
     }
     file.rewind().map_err(Error::io("read", path))?;
     Ok((file, Stamp::of(&found)))
-}
-
-fn confined(
-    _: &Unpacker,
-    bundle: File,
-    target: File,
-    progress: &mut dyn FnMut(u64),
-    cancel: &Cancel,
-) -> Result<Vec<u8>> {
-    let manifest = super::read(&bundle, &target, &super::Limits::default(), |read| {
-        progress(read);
-        cancel.check().map_err(std::io::Error::other)
-    });
-    let refused = |error: BundleError| UnpackError::Refused(crate::error::chain(&error));
-    cancel.check()?;
-    manifest
-        .and_then(|manifest| manifest.to_json())
-        .map_err(|error| refused(error).into())
 }
 
 fn download(
