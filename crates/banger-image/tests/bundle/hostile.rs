@@ -163,7 +163,7 @@ fn members(parts: &Parts) -> Vec<(&'static str, Vec<u8>, Expected)> {
         ),
         (
             "a lonely extended header",
-            parts.and(&[parts.pax.clone()]),
+            parts.and(std::slice::from_ref(&parts.pax)),
             is!(BundleError::Trailing),
         ),
         (
