@@ -4,12 +4,15 @@
 //! byte of a layer is used before its size and its SHA-256 are those of the manifest. The
 //! protocol is that of the OCI distribution-spec 1.1 and of docker's registry before it.
 
+mod bundle;
 pub mod cache;
 mod config;
 mod credentials;
 mod document;
 mod download;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod layers;
 mod reference;

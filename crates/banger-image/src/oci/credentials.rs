@@ -113,6 +113,15 @@ impl Files {
     }
 }
 
+/// Whether the text of a file has credentials for a repository, or names who has.
+///
+/// # Errors
+/// What [`Files::lookup`] warns of.
+pub(super) fn is_in(text: &[u8], host: &str, repository: &str) -> Result<bool, String> {
+    let config = Config::parse(text).map_err(|error| error.to_string())?;
+    config.find(host, repository).map(|found| found.is_some())
+}
+
 /// The part of docker's and podman's files that is about credentials.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -133,6 +142,13 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
+/// Who has the credentials for a repository.
+enum Source<'a> {
+    File(Credentials),
+    /// The program with this name.
+    Helper(&'a str),
+}
+
 impl Config {
     fn read(path: &Path) -> io::Result<Self> {
         let mut text = Vec::new();
@@ -140,26 +156,36 @@ impl Config {
         if text.len() as u64 > MAX_FILE {
             return Err(io::Error::other("the file is too large"));
         }
+        Self::parse(&text)
+    }
+
+    fn parse(text: &[u8]) -> io::Result<Self> {
         // serde's words could repeat a secret: only the place is told.
-        serde_json::from_slice(&text)
+        serde_json::from_slice(text)
             .map_err(|error| io::Error::other(format!("line {} is not what it should be", error.line())))
     }
 
     fn lookup(&self, host: &str, repository: &str, cancel: &Cancel) -> Result<Option<Credentials>, String> {
-        let keys = keys(host, repository);
         let server = if host == HUB { HUB_SERVER } else { host };
+        match self.find(host, repository)? {
+            Some(Source::Helper(helper)) => ask(helper, server, cancel),
+            Some(Source::File(found)) => Ok(Some(found)),
+            None => Ok(None),
+        }
+    }
+
+    fn find(&self, host: &str, repository: &str) -> Result<Option<Source<'_>>, String> {
+        let keys = keys(host, repository);
         if let Some(helper) = self.helpers.as_ref().and_then(|all| most_specific(all, &keys)) {
-            return ask(helper, server, cancel);
+            return Ok(Some(Source::Helper(helper)));
         }
         if let Some(entry) = self.auths.as_ref().and_then(|all| most_specific(all, &keys))
             && let Some(found) = entry.credentials()?
         {
-            return Ok(Some(found));
+            return Ok(Some(Source::File(found)));
         }
-        match &self.store {
-            Some(store) if !store.is_empty() => ask(store, server, cancel),
-            _ => Ok(None),
-        }
+        let store = self.store.as_deref().filter(|store| !store.is_empty());
+        Ok(store.map(Source::Helper))
     }
 }
 
