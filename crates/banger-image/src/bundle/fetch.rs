@@ -55,7 +55,8 @@ impl Verified {
             }
             Target::Web(url) => {
                 progress.stage("Downloading the bundle");
-                (download(registry, url, source, progress, cancel)?, None)
+                let file = registry.download(url, &source.sha256, source.size, progress, cancel)?;
+                (file, None)
             }
         };
         Ok(Self {
@@ -165,17 +166,4 @@ fn open(
     }
     file.rewind().map_err(Error::io("read", path))?;
     Ok((file, Stamp::of(&found)))
-}
-
-fn download(
-    _: &Registry<'_>,
-    url: &reqwest::Url,
-    _: &BundleSource,
-    _: &dyn Progress,
-    _: &Cancel,
-) -> Result<File> {
-    Err(Error::Catalogue {
-        origin: url.to_string(),
-        reason: "bundles cannot be fetched from the web yet".to_owned(),
-    })
 }

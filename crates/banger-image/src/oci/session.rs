@@ -22,6 +22,8 @@ pub(super) struct Session<'a> {
     /// As the user names it.
     host: String,
     repository: String,
+    /// It is one file and no registry: nobody logs in there.
+    plain: bool,
     login: Mutex<Login>,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a Cancel,
@@ -82,6 +84,27 @@ impl<'a> Session<'a> {
             http,
             host: reference.host().to_owned(),
             repository: reference.repository().to_owned(),
+            plain: false,
+            login: Mutex::default(),
+            progress,
+            cancel,
+        })
+    }
+
+    /// For a single file. Plain HTTP is for this machine alone.
+    pub(super) fn of_file(
+        url: &Url,
+        progress: &'a dyn Progress,
+        cancel: &'a Cancel,
+    ) -> Result<Self, OciError> {
+        let http = Http::new(url.scheme() == "http");
+        http.check(url)?;
+        Ok(Self {
+            base: url.clone(),
+            http,
+            host: host_of(url),
+            repository: String::new(),
+            plain: true,
             login: Mutex::default(),
             progress,
             cancel,
@@ -90,6 +113,9 @@ impl<'a> Session<'a> {
 
     /// The address of a manifest or a blob.
     pub(super) fn url(&self, kind: &str, name: &str) -> Result<Url, OciError> {
+        if self.plain {
+            return Ok(self.base.clone());
+        }
         self.base
             .join(&format!("{}/{kind}/{name}", self.repository))
             .map_err(|error| OciError::malformed("address", error.to_string()))
@@ -111,7 +137,7 @@ impl<'a> Session<'a> {
             // Storage to which a registry sends its readers gets no login.
             let asks =
                 response.status() == StatusCode::UNAUTHORIZED && same_origin(&request.url, response.url());
-            if !asks || logins == LOGINS {
+            if !asks || self.plain || logins == LOGINS {
                 return self.judge(response, what).await;
             }
             logins += 1;
@@ -134,7 +160,7 @@ impl<'a> Session<'a> {
                 host,
                 what: what.to_owned(),
             }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if host == self.host => {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if host == self.host && !self.plain => {
                 let refused = matches!(self.login.lock().await.credentials, Some(Some(_)));
                 Err(OciError::LoginRequired { host, refused })
             }

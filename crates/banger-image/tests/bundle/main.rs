@@ -7,7 +7,11 @@ mod hostile_kernels;
 mod image;
 mod kernel;
 mod parts;
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../support/registry.rs"]
+mod server;
 mod sources;
+mod web;
 
 use std::process;
 
