@@ -5,7 +5,6 @@
 //! protocol is that of the OCI distribution-spec 1.1 and of docker's registry before it.
 
 mod bundle;
-mod bundle;
 pub mod cache;
 mod config;
 mod credentials;
