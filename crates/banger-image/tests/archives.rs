@@ -3,12 +3,12 @@
 mod support;
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use banger_image::ext4::{WriteError, apply_layer, unpack};
+use banger_image::ext4::{Seed, WriteError, Writer, apply_layer, unpack};
 use support::layer::{Head, Layer};
 use support::listing::{Listing, of_directory};
 use support::{check, reader, run, tool, writer};
@@ -215,6 +215,30 @@ fn two_runs_give_the_same_bytes() {
         fs::read(path).unwrap()
     };
     assert!(make("a") == make("b"));
+}
+
+#[test]
+fn any_time_of_the_seed_is_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    for time in [i64::MIN, -1, 0, 4_100_000_000, 5_000_000_000, i64::MAX] {
+        let path = dir.path().join(time.to_string());
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        let seed = Seed::from_digest(&[1; 32], time);
+        Writer::new(file.unwrap(), seed).unwrap().finish().unwrap();
+        check(&path);
+    }
+}
+
+#[test]
+fn a_file_with_content_is_not_written() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"x").unwrap();
+    let error = Writer::new(file, Seed::from_digest(&[1; 32], 0)).unwrap_err();
+    assert!(matches!(error, WriteError::NotEmpty));
 }
 
 #[test]

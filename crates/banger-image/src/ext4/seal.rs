@@ -390,7 +390,7 @@ fn superblock(writer: &Writer, geometry: &Geometry, free_blocks: u32) -> [u8; 10
         (0x20, GROUP),
         (0x24, GROUP),
         (0x28, geometry.inodes_per_group),
-        (0x30, now),
+        // No time of the last write: in the future it would be an error to e2fsck.
         (0x40, now),
         (0x4c, 1), // revision with the fields below
         (0x54, LOST_FOUND),

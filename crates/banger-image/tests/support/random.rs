@@ -95,20 +95,21 @@ impl Random {
         layer
     }
 
-    /// Hides what a lower layer has, where this layer has nothing below it without describing
-    /// the directory itself: there umoci keeps what is hidden here.
+    /// Hides what a lower layer has, if [`is_described`] says that umoci does the same.
     fn hide(&mut self, layer: Layer, before: &BTreeMap<String, u8>, own: &[String]) -> Layer {
         let Some(path) = self.pick(before.keys().cloned().collect()) else {
             return layer;
         };
         let below = format!("{path}/");
-        let is_own = own.contains(&path);
-        if !is_own && own.iter().any(|other| other.starts_with(&below)) {
-            return layer;
-        }
-        if is_own {
+        if own.contains(&path) {
+            if !is_described(&below, own) {
+                return layer;
+            }
             self.forget_lower(&below, own);
         } else {
+            if own.iter().any(|other| other.starts_with(&below)) {
+                return layer;
+            }
             self.forget(&path);
         }
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -118,21 +119,7 @@ impl Random {
 
     fn opaque(&mut self, layer: Layer, own: &[String]) -> Layer {
         let dir = self.directory();
-        // Directories in between that the layer does not describe, as above.
-        let between = own.iter().any(|path| {
-            path.strip_prefix(&dir)
-                .and_then(|rest| rest.rsplit_once('/'))
-                .is_some_and(|(parents, _)| {
-                    let mut at = dir.clone();
-                    parents.split('/').any(|name| {
-                        at += name;
-                        let described = own.contains(&at);
-                        at.push('/');
-                        !described
-                    })
-                })
-        });
-        if between || dir.is_empty() {
+        if dir.is_empty() || !is_described(&dir, own) {
             return layer;
         }
         self.forget_lower(&dir, own);
@@ -178,4 +165,21 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % end
     }
+}
+
+/// Whether a layer describes all directories between `dir` and what it has below. Of the
+/// others umoci keeps what lower layers said; here they are as if they had been missing, so
+/// that the order in the layer does not count.
+fn is_described(dir: &str, own: &[String]) -> bool {
+    own.iter()
+        .filter_map(|path| path.strip_prefix(dir)?.rsplit_once('/'))
+        .all(|(parents, _)| {
+            let mut at = dir.to_owned();
+            parents.split('/').all(|name| {
+                at += name;
+                let described = own.contains(&at);
+                at.push('/');
+                described
+            })
+        })
 }
