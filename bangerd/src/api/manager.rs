@@ -5,8 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, ManagerApi};
 use banger_bus::{
-    CreateOptions, Error, ErrorKind, ImportKernelOptions, JobOutcome, PruneOptions, PullOptions,
-    RegisterOptions, Result, path,
+    CreateOptions, ImportKernelOptions, JobOutcome, PruneOptions, PullOptions, RegisterOptions, Result, path,
 };
 use banger_model::{Config, Dirs};
 use zbus::OwnedObjectPath;
@@ -48,7 +47,7 @@ impl ManagerApi for Manager {
         let core = self.core.clone();
         let config = self.services.config.read()?;
         self.services.key()?;
-        let request = request(&name, &options, &config)?;
+        let mut request = request(&name, &options, &config)?;
         let (start, pull) = (options.start.unwrap_or(true), options.pull.unwrap_or(false));
         let library = self.services.library.clone();
         self.services
@@ -56,7 +55,7 @@ impl ManagerApi for Manager {
             .start("create", caller, no_object(), |ctx| async move {
                 if pull {
                     let own_kernel = request.kernel.is_some();
-                    library.ensure_image(&ctx, &request.image, own_kernel).await?;
+                    request.image = library.ensure_image(&ctx, &request.image, own_kernel).await?;
                     if let Some(kernel) = &request.kernel {
                         library.ensure_kernel(&ctx, kernel).await?;
                     }
@@ -97,8 +96,8 @@ impl ManagerApi for Manager {
         self.services.library.look_up_image(&name)
     }
 
-    async fn prune_images(&self, _: Caller, _: PruneOptions) -> Result<JobPath> {
-        Err(Error::new(ErrorKind::Failed, "Cannot prune images yet"))
+    async fn prune_images(&self, caller: Caller, options: PruneOptions) -> Result<JobPath> {
+        self.services.library.prune(caller, options).await
     }
 
     async fn pull_kernel(&self, caller: Caller, name: String, options: PullOptions) -> Result<JobPath> {

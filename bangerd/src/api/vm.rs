@@ -123,7 +123,7 @@ impl VmApi for VmEntry {
         options: ExecOptions,
         stdio: [OwnedFd; 3],
     ) -> Result<JobPath> {
-        let command = Command::new(&argv, options)?;
+        let command = Command::new(&argv, options, &self.vm.spec().process)?;
         let address = self.vm.agent()?;
         let agent = self
             .services

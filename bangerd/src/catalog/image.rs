@@ -78,16 +78,20 @@ impl ImageApi for ImageEntry {
         library(&self.library)?.promote(caller, &self.image.name).await
     }
 
-    async fn tag(&self, _: String) -> Result<OwnedObjectPath> {
-        Err(Error::new(ErrorKind::Failed, "Cannot tag yet"))
+    async fn tag(&self, name: String) -> Result<OwnedObjectPath> {
+        library(&self.library)?.tag(&self.image.name, &name).await
     }
 
-    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
-        Err(Error::new(ErrorKind::Failed, "Cannot export yet"))
+    async fn export(&self, caller: Caller, file: String, options: ExportOptions) -> Result<JobPath> {
+        library(&self.library)?
+            .export_image(caller, &self.image.name, file, options)
+            .await
     }
 
-    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
-        Err(Error::new(ErrorKind::Failed, "Cannot publish yet"))
+    async fn publish(&self, caller: Caller, directory: String, options: ExportOptions) -> Result<JobPath> {
+        library(&self.library)?
+            .publish_image(caller, &self.image.name, directory, options)
+            .await
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Weak;
 
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, KernelApi};
-use banger_bus::{Error, ErrorKind, ExportOptions, KernelInfo, Result};
+use banger_bus::{ExportOptions, KernelInfo, Result};
 use banger_image::kernel::{Kernel, Origin};
 
 use super::image::library;
@@ -51,11 +51,15 @@ impl KernelApi for KernelEntry {
         library(&self.library)?.delete_kernel(&self.kernel.name).await
     }
 
-    async fn export(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
-        Err(Error::new(ErrorKind::Failed, "Cannot export yet"))
+    async fn export(&self, caller: Caller, file: String, options: ExportOptions) -> Result<JobPath> {
+        library(&self.library)?
+            .export_kernel(caller, &self.kernel.name, file, options)
+            .await
     }
 
-    async fn publish(&self, _: Caller, _: String, _: ExportOptions) -> Result<JobPath> {
-        Err(Error::new(ErrorKind::Failed, "Cannot publish yet"))
+    async fn publish(&self, caller: Caller, directory: String, options: ExportOptions) -> Result<JobPath> {
+        library(&self.library)?
+            .publish_kernel(caller, &self.kernel.name, directory, options)
+            .await
     }
 }

@@ -2,20 +2,24 @@
 //! follow it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use banger_bus::api::{Caller, JobPath};
-use banger_bus::{
-    Error, ErrorKind, ImportKernelOptions, JobOutcome, PullOptions, RegisterOptions, Result, path,
-};
+use banger_bus::{Error, ErrorKind, JobOutcome, Result, path};
 use banger_image::Cancel;
-use banger_image::image::{self, Image, ImageKernel, Register};
-use banger_image::kernel::{self, Import, Kernel};
+use banger_image::image::{self, Image, ImageKernel};
+use banger_image::kernel::{self, Kernel};
 use banger_model::{Dirs, ImageName, KernelName};
+use tokio::sync::RwLock;
 use zbus::OwnedObjectPath;
 
 mod fetch;
+mod fetcher;
+mod plan;
+mod prune;
+mod pull;
+mod register;
+mod share;
+mod tally;
 
 use fetch::waiting;
 
@@ -27,8 +31,8 @@ use super::turns::Turns;
 use crate::bus::Bus;
 use crate::config::ConfigFile;
 use crate::core::progress::JobContext;
-use crate::core::sources::DEFAULT_KERNEL;
-use crate::jobs::{Jobs, no_object};
+use crate::core::sources::find_image;
+use crate::jobs::Jobs;
 
 pub(crate) struct Library {
     dirs: Dirs,
@@ -36,6 +40,8 @@ pub(crate) struct Library {
     bus: Bus,
     jobs: Jobs,
     turns: Turns,
+    /// Shared by those who fill the cache of layers, for one alone who clears it.
+    cache: Arc<RwLock<()>>,
     shown: Mutex<Shown>,
 }
 
@@ -55,6 +61,7 @@ impl Library {
             bus,
             jobs,
             turns: Turns::default(),
+            cache: Arc::default(),
             shown: Mutex::default(),
         });
         // What cannot be removed now is tried again at the next pull.
@@ -70,155 +77,10 @@ impl Library {
         library
     }
 
-    /// Pulls an image of the catalogue, and the kernel that it asks for.
-    pub(crate) async fn pull_image(
-        self: &Arc<Self>,
-        caller: Caller,
-        name: &str,
-        options: PullOptions,
-    ) -> Result<JobPath> {
-        let name = parse::<ImageName>(name)?;
-        let kernel = options.kernel.as_deref().map(parse::<KernelName>).transpose()?;
-        let force = options.force.unwrap_or(false);
-        let library = self.clone();
-        self.jobs
-            .start(
-                "pull-image",
-                caller,
-                path::image(name.as_str()),
-                |ctx| async move {
-                    library.image_pulled(&ctx, &name, kernel.as_ref(), force).await?;
-                    if let Some(kernel) = library.kernel_of(&name)? {
-                        library.kernel_pulled(&ctx, &kernel, force).await?;
-                    }
-                    Ok(done(path::image(name.as_str())))
-                },
-            )
-            .await
-    }
-
-    /// Pulls a kernel of the catalogue.
-    pub(crate) async fn pull_kernel(
-        self: &Arc<Self>,
-        caller: Caller,
-        name: &str,
-        options: PullOptions,
-    ) -> Result<JobPath> {
-        let name = parse::<KernelName>(name)?;
-        if options.kernel.is_some() {
-            return Err(invalid("The option Kernel is for images".to_owned()));
-        }
-        let force = options.force.unwrap_or(false);
-        let library = self.clone();
-        self.jobs
-            .start("pull-kernel", caller, no_object(), |ctx| async move {
-                let kernel = library.kernel_pulled(&ctx, &name, force).await?;
-                Ok(done(path::kernel(kernel.as_str())))
-            })
-            .await
-    }
-
-    /// Lists a file of the owner's as an image.
-    pub(crate) async fn register(
-        self: &Arc<Self>,
-        caller: Caller,
-        name: &str,
-        rootfs: String,
-        options: RegisterOptions,
-    ) -> Result<JobPath> {
-        let name = parse::<ImageName>(name)?;
-        absolute(&rootfs)?;
-        for path in [&options.kernel_file, &options.modules].into_iter().flatten() {
-            absolute(path)?;
-        }
-        match (&options.kernel, &options.kernel_file, &options.modules) {
-            (Some(_), Some(_), _) => {
-                return Err(invalid(
-                    "A kernel's name and a kernel's file: give one".to_owned(),
-                ));
-            }
-            (_, None, Some(_)) => return Err(invalid("Modules without a kernel's file".to_owned())),
-            _ => {}
-        }
-        let reference = options.kernel.as_deref().map(parse::<KernelName>).transpose()?;
-        let library = self.clone();
-        self.jobs
-            .start(
-                "register-image",
-                caller,
-                path::image(name.as_str()),
-                |ctx| async move {
-                    library
-                        .registered(&ctx, &name, rootfs, reference, options)
-                        .await?;
-                    Ok(done(path::image(name.as_str())))
-                },
-            )
-            .await
-    }
-
-    /// Copies a kernel into the store.
-    pub(crate) async fn import_kernel(
-        self: &Arc<Self>,
-        caller: Caller,
-        name: &str,
-        file: String,
-        options: ImportKernelOptions,
-    ) -> Result<JobPath> {
-        let name = match name {
-            "" => None,
-            name => Some(parse::<KernelName>(name)?),
-        };
-        absolute(&file)?;
-        for path in [&options.modules, &options.config].into_iter().flatten() {
-            absolute(path)?;
-        }
-        let library = self.clone();
-        self.jobs
-            .start("import-kernel", caller, no_object(), |ctx| async move {
-                let kernel = library
-                    .imported(&ctx, name, file, options.modules, options.config)
-                    .await?;
-                Ok(done(path::kernel(kernel.name.as_str())))
-            })
-            .await
-    }
-
-    /// Copies a registered image into the store.
-    pub(crate) async fn promote(self: &Arc<Self>, caller: Caller, name: &ImageName) -> Result<JobPath> {
-        let (library, name) = (self.clone(), name.clone());
-        self.jobs
-            .start(
-                "promote-image",
-                caller,
-                path::image(name.as_str()),
-                |ctx| async move {
-                    let _turn = library
-                        .turns
-                        .take(&format!("image {name}"), || waiting(&ctx))
-                        .await;
-                    let (images, wanted) = (library.dirs.images(), name.clone());
-                    library
-                        .blocking(&ctx, About::Image, move |ctx, cancel| {
-                            image::promote(&images, &wanted, ctx, cancel)
-                        })
-                        .await?;
-                    Ok(done(path::image(name.as_str())))
-                },
-            )
-            .await
-    }
-
     pub(crate) async fn delete_image(self: &Arc<Self>, name: &ImageName) -> Result<()> {
         // First the turn: a VM may come to use it while a pull is waited for.
         let _turn = self.turns.take(&format!("image {name}"), || {}).await;
-        let users: Vec<String> = self
-            .bus
-            .vms()
-            .into_iter()
-            .filter(|vm| vm.image == name.as_str())
-            .map(|vm| vm.name)
-            .collect();
+        let users = self.users(name);
         if !users.is_empty() {
             return Err(in_use(
                 ErrorKind::ImageInUse,
@@ -233,6 +95,14 @@ impl Library {
             image::delete(&images, &wanted)
         })
         .await
+    }
+
+    /// The VMs that were made of an image.
+    fn users(&self, name: &ImageName) -> Vec<String> {
+        let vms = self.bus.vms().into_iter();
+        vms.filter(|vm| vm.image == name.as_str())
+            .map(|vm| vm.name)
+            .collect()
     }
 
     pub(crate) async fn delete_kernel(self: &Arc<Self>, name: &KernelName) -> Result<()> {
@@ -283,7 +153,7 @@ impl Library {
     pub(crate) fn look_up_image(self: &Arc<Self>, name: &str) -> Result<OwnedObjectPath> {
         let name = parse::<ImageName>(name)?;
         self.refresh();
-        let image = image::load(&self.dirs.images(), &name).map_err(|error| convert(&error, About::Image))?;
+        let image = find_image(&self.dirs.images(), &name).map_err(|error| convert(&error, About::Image))?;
         Ok(path::image(image.name.as_str()))
     }
 
@@ -311,80 +181,6 @@ impl Library {
         }
     }
 
-    async fn registered(
-        self: &Arc<Self>,
-        ctx: &JobContext,
-        name: &ImageName,
-        rootfs: String,
-        reference: Option<KernelName>,
-        options: RegisterOptions,
-    ) -> Result<()> {
-        let imported = match options.kernel_file {
-            Some(file) => {
-                // ':' is the one character of an image's name that a kernel's has not.
-                let kernel = parse::<KernelName>(&name.as_str().replace(':', "-"))?;
-                Some(
-                    self.imported(ctx, Some(kernel), file, options.modules, None)
-                        .await?
-                        .name,
-                )
-            }
-            None => None,
-        };
-        let kernel = match imported.clone().or(reference) {
-            Some(kernel) => kernel,
-            None => parse(DEFAULT_KERNEL)?,
-        };
-        let (images, wanted) = (self.dirs.images(), name.clone());
-        let registered = self
-            .blocking(ctx, About::Image, move |_, _| {
-                image::register(&Register {
-                    images: &images,
-                    name: wanted,
-                    rootfs: rootfs.as_ref(),
-                    kernel: ImageKernel::Reference(kernel),
-                })
-            })
-            .await;
-        if registered.is_err()
-            && let Some(kernel) = imported
-        {
-            let kernels = self.dirs.kernels();
-            // The first error is the one that counts; what stays is a kernel that can be deleted.
-            let _ = self
-                .blocking(&JobContext::silent(), About::Kernel, move |_, _| {
-                    kernel::remove(&kernels, &kernel)
-                })
-                .await;
-        }
-        registered.map(drop)
-    }
-
-    async fn imported(
-        self: &Arc<Self>,
-        ctx: &JobContext,
-        name: Option<KernelName>,
-        file: String,
-        modules: Option<String>,
-        config: Option<String>,
-    ) -> Result<Kernel> {
-        ctx.stage("Importing the kernel");
-        let kernels = self.dirs.kernels();
-        self.blocking(ctx, About::Kernel, move |_, cancel| {
-            kernel::import(
-                &Import {
-                    kernels: &kernels,
-                    name: name.as_ref(),
-                    kernel: file.as_ref(),
-                    modules: modules.as_deref().map(Path::new),
-                    config: config.as_deref().map(Path::new),
-                },
-                cancel,
-            )
-        })
-        .await
-    }
-
     /// Works on the stores in a thread that may block, and shows what has changed.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
@@ -392,16 +188,25 @@ impl Library {
         about: About,
         work: impl FnOnce(&JobContext, &Cancel) -> banger_image::Result<T> + Send + 'static,
     ) -> Result<T> {
+        let worked = self.working(ctx, work).await?;
+        worked.map_err(|error| convert(&error, about))
+    }
+
+    /// The same, with the store's own error.
+    async fn working<T: Send + 'static>(
+        self: &Arc<Self>,
+        ctx: &JobContext,
+        work: impl FnOnce(&JobContext, &Cancel) -> banger_image::Result<T> + Send + 'static,
+    ) -> Result<banger_image::Result<T>> {
         let (library, ctx) = (self.clone(), ctx.clone());
         let worked = tokio::task::spawn_blocking(move || {
             let result = work(&ctx, ctx.cancel().blocking());
             library.refresh();
             result
         });
-        match worked.await {
-            Ok(result) => result.map_err(|error| convert(&error, about)),
-            Err(error) => Err(Error::new(ErrorKind::Failed, format!("Internal error: {error}"))),
-        }
+        worked
+            .await
+            .map_err(|error| Error::new(ErrorKind::Failed, format!("Internal error: {error}")))
     }
 
     /// Tells the bus what is on the disk. Blocks.

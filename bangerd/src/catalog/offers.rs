@@ -1,72 +1,31 @@
 //! What can be pulled: the built-in catalogue, with the host's and the owner's fragments.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use banger_image::catalog::Catalog;
-use banger_image::{Error, Result};
+use banger_image::Result;
+use banger_image::catalog::{Catalog, Fragments};
 use banger_model::Dirs;
 
 /// The host's fragments; the owner's come after them and win.
 const SYSTEM: &str = "/etc/banger/catalog.d";
-/// A fragment is never larger, in bytes.
-const MAX_FRAGMENT: u64 = 1 << 20;
 
-/// The whole catalogue. Blocks.
+/// The whole catalogue. A bad fragment of the host stops nobody who cannot repair it. Blocks.
 ///
 /// # Errors
-/// When a fragment cannot be read or is refused.
+/// When a fragment of the owner's is refused, or the fragments cannot be read.
 pub(super) fn read(dirs: &Dirs) -> Result<Catalog> {
     let mut catalog = Catalog::embedded();
-    for directory in [PathBuf::from(SYSTEM), dirs.config.join("catalog.d")] {
-        for path in fragments(&directory)? {
-            let text = read_fragment(&path)?;
-            catalog.extend(Catalog::parse(&text, &path.display().to_string())?);
-        }
+    let host = Fragments::read(Path::new(SYSTEM))?;
+    for error in &host.refused {
+        tracing::warn!(%error, "A fragment of the host's catalogue is not used");
     }
+    catalog.extend(host.catalog);
+    let own = Fragments::read(&dirs.config.join("catalog.d"))?;
+    if let Some(error) = own.refused.into_iter().next() {
+        return Err(error);
+    }
+    catalog.extend(own.catalog);
     Ok(catalog)
-}
-
-/// The `.toml` files of a directory, by name.
-fn fragments(directory: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |source| Error::Io {
-        what: "read",
-        path: directory.to_owned(),
-        source,
-    };
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            paths.push(path);
-        }
-    }
-    paths.sort_unstable();
-    Ok(paths)
-}
-
-fn read_fragment(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    let length = File::open(path)
-        .and_then(|file| file.take(MAX_FRAGMENT + 1).read_to_string(&mut text))
-        .map_err(|source| Error::Io {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-    if length as u64 > MAX_FRAGMENT {
-        return Err(Error::Catalogue {
-            origin: path.display().to_string(),
-            reason: format!("it has more than {MAX_FRAGMENT} bytes"),
-        });
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -28,6 +28,12 @@ impl Turns {
         }
     }
 
+    /// Takes a turn at `thing` unless somebody else is at it.
+    pub(super) fn try_take(&self, thing: &str) -> Option<OwnedMutexGuard<()>> {
+        let turn = self.lock().entry(thing.to_owned()).or_default().clone();
+        turn.try_lock_owned().ok()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Turn<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,6 +58,9 @@ mod tests {
         };
         let ((_guard, waited), ()) = tokio::join!(second, ending);
         assert!(waited && told);
+        assert!(turns.try_take("a").is_none());
+        assert!(turns.try_take("c").is_some());
+        turns.lock().remove("c");
         assert_eq!(turns.lock().len(), 2);
     }
 }

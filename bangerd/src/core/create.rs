@@ -5,16 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::{CreateOptions, Error, ErrorKind};
-use banger_model::{
-    EngineChoice, ImageName, KernelName, NetworkMode, Process, VmId, VmName, VmSpec, VmState,
-};
+use banger_model::{EngineChoice, ImageName, KernelName, NetworkMode, VmId, VmName, VmSpec, VmState};
 use banger_store::{NewIntent, Operation, VmRecord};
 
 use super::capability::{self, Kind, Site, blocking};
 use super::plan::Desired;
 use super::progress::JobContext;
 use super::registry::Core;
-use super::sources::KernelFiles;
+use super::sources::{ImageFiles, KernelFiles};
 use super::steps::Run;
 use super::vm::{Vm, now_us};
 use super::{defaults, keys, names};
@@ -102,9 +100,9 @@ impl Core {
             self.warm_up(request.engine);
         }
         fail_point!("create.begin");
-        let kernel = self.resolve(&request).await?;
+        let (image, kernel) = self.resolve(&request).await?;
         fail_point!("create.resolved");
-        let vm = self.add(&request, &kernel, ctx).await?;
+        let vm = self.add(&request, &image, &kernel, ctx).await?;
         // Taken before anybody else can know of it.
         let turn = vm.turn("create", ctx.cancel(), false).await?;
         self.insert(&vm);
@@ -135,16 +133,17 @@ impl Core {
         Err(e)
     }
 
-    /// The kernel that the VM is going to boot. Blocking work.
-    async fn resolve(&self, request: &CreateRequest) -> Result<KernelFiles, Error> {
+    /// The image that the VM is made of, and the kernel that it is going to boot.
+    async fn resolve(&self, request: &CreateRequest) -> Result<(ImageFiles, KernelFiles), Error> {
         let sources = self.sources().clone();
         let (image, kernel) = (request.image.clone(), request.kernel.clone());
         blocking(move || {
             let image = sources.image(&image)?;
-            match kernel.or(image.kernel) {
-                Some(kernel) => sources.kernel(&kernel),
-                None => sources.default_kernel(),
-            }
+            let kernel = match kernel.as_ref().or(image.kernel.as_ref()) {
+                Some(kernel) => sources.kernel(kernel)?,
+                None => sources.default_kernel()?,
+            };
+            Ok((image, kernel))
         })
         .await
     }
@@ -153,12 +152,13 @@ impl Core {
     async fn add(
         self: &Arc<Self>,
         request: &CreateRequest,
+        image: &ImageFiles,
         kernel: &KernelFiles,
         ctx: &JobContext,
     ) -> Result<Arc<Vm>, Error> {
         let mut tries = 0;
         loop {
-            let record = self.record(request, kernel)?;
+            let record = self.record(request, image, kernel)?;
             defaults::check(&record.spec, self.host())?;
             let site = Site {
                 core: self,
@@ -213,7 +213,12 @@ impl Core {
         Ok(())
     }
 
-    fn record(&self, request: &CreateRequest, kernel: &KernelFiles) -> Result<VmRecord, Error> {
+    fn record(
+        &self,
+        request: &CreateRequest,
+        image: &ImageFiles,
+        kernel: &KernelFiles,
+    ) -> Result<VmRecord, Error> {
         let mut random = [0; 40];
         keys::random(&mut random)?;
         let (id, rest) = random.split_at(16);
@@ -239,16 +244,16 @@ impl Core {
             id,
             spec: VmSpec {
                 name,
-                image: request.image.clone(),
+                image: image.name.clone(),
                 kernel: request.kernel.clone(),
                 vcpus: request.vcpus.unwrap_or(defaults.vcpus.value),
                 memory_mib: request.memory_mib.unwrap_or(defaults.memory_mib.value),
                 disk_bytes: request.disk_bytes.unwrap_or(defaults.disk_bytes.value),
                 engine: request.engine,
                 network: request.network,
-                env: request.env.clone(),
+                env: over(&image.config.env, &request.env),
                 labels: request.labels.clone(),
-                process: Process::default(),
+                process: image.config.process.clone(),
             },
             kernel: kernel.name.clone(),
             machine_id: machine_id.iter().map(|b| format!("{b:02x}")).collect(),
@@ -268,6 +273,13 @@ impl Core {
             ready_us: 0,
         })
     }
+}
+
+/// The image's environment, and the owner's over it.
+fn over(image: &BTreeMap<String, String>, owner: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut env = image.clone();
+    env.extend(owner.iter().map(|(name, value)| (name.clone(), value.clone())));
+    env
 }
 
 fn word<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Error> {

@@ -1,11 +1,12 @@
 //! Where VMs come from: images and kernels by name, as files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use banger_bus::{Error, ErrorKind};
-use banger_image::image::{self, ImageKernel};
+use banger_image::image::{self, Image, ImageKernel};
 use banger_image::kernel::{self, Kernel};
-use banger_model::{Dirs, ImageName, KernelName};
+use banger_image::oci::Reference;
+use banger_model::{Dirs, ImageConfig, ImageName, KernelName};
 
 use super::error;
 
@@ -21,6 +22,8 @@ pub(crate) struct ImageFiles {
     pub rootfs_bytes: u64,
     /// The kernel that it asks for: a name or an alias.
     pub kernel: Option<KernelName>,
+    /// What its author says about the processes in it.
+    pub config: ImageConfig,
 }
 
 /// What a kernel is to a VM.
@@ -34,6 +37,8 @@ pub(crate) struct KernelFiles {
 
 /// The stores of images and kernels. All calls block.
 pub(crate) trait Sources: Send + Sync + 'static {
+    /// An image by its name, or by another form of the reference that is its name.
+    ///
     /// # Errors
     /// `NoSuchImage`, and what is wrong with it.
     fn image(&self, name: &ImageName) -> Result<ImageFiles, Error>;
@@ -67,9 +72,26 @@ impl Stores {
     }
 }
 
+/// The image of a store that a name means: the one that is called so, else the one whose name is
+/// the short form of the same reference, as `alpine:latest` is of `docker.io/library/alpine`.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub(crate) fn find_image(images: &Path, name: &ImageName) -> banger_image::Result<Image> {
+    match (image::load(images, name), name.as_str().parse::<Reference>()) {
+        (Err(none @ banger_image::Error::NoSuchImage(_)), Ok(reference)) => {
+            match image::load(images, &reference.familiar()) {
+                Err(banger_image::Error::NoSuchImage(_)) => Err(none),
+                found => found,
+            }
+        }
+        (found, _) => found,
+    }
+}
+
 impl Sources for Stores {
     fn image(&self, name: &ImageName) -> Result<ImageFiles, Error> {
-        let image = image::load(&self.images, name).map_err(|e| error::image(&e))?;
+        let image = find_image(&self.images, name).map_err(|e| error::image(&e))?;
         let kernel = match image.kernel {
             ImageKernel::Reference(kernel) => Some(kernel),
             // The daemon imports such a kernel when it registers the image.
@@ -85,6 +107,7 @@ impl Sources for Stores {
             rootfs: image.rootfs,
             rootfs_bytes,
             kernel,
+            config: image.config,
         })
     }
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use banger_bus::{CreateOptions, Error, ErrorKind, VmInfo};
 use banger_model::{
-    Config, Dirs, EngineChoice, ImageName, KernelName, NetworkMode, StopReason, VmId, VmSpec, VmState,
+    Config, Dirs, EngineChoice, ImageConfig, ImageName, KernelName, NetworkMode, Process, StopReason, VmId,
+    VmSpec, VmState,
 };
 use banger_store::{NewIntent, Operation, Store, VmRecord, VmmProcess};
 use banger_sys::launch::Launcher;
@@ -21,6 +22,10 @@ use super::sources::{ImageFiles, KernelFiles, Sources};
 use super::{Core, CreateRequest, Publish, Settings, Vm};
 
 const IMAGE_BYTES: u64 = 1 << 20;
+
+fn pair((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
 
 /// One image and one kernel, below a directory.
 struct OneOfEach(std::path::PathBuf);
@@ -34,6 +39,14 @@ impl Sources for OneOfEach {
                 rootfs,
                 rootfs_bytes: file.len(),
                 kernel: None,
+                config: ImageConfig {
+                    env: [("A", "image"), ("B", "image")].map(pair).into(),
+                    process: Process {
+                        user: Some("app".to_owned()),
+                        ..Process::default()
+                    },
+                    ..ImageConfig::default()
+                },
             }),
             Err(_) => Err(Error::new(
                 ErrorKind::NoSuchImage,
@@ -191,7 +204,7 @@ fn row(name: &str, byte: u8, state: VmState) -> VmRecord {
             network: NetworkMode::Public,
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
-            process: banger_model::Process::default(),
+            process: Process::default(),
         },
         kernel: "6.1".parse().unwrap(),
         machine_id: "0".repeat(32),
@@ -269,6 +282,22 @@ async fn a_vm_is_made_and_deleted_without_a_trace() {
             "removed"
         ]
     );
+}
+
+#[tokio::test]
+async fn a_vm_keeps_what_its_image_says_of_processes() {
+    let owner = Owner::new();
+    let core = owner.open().await;
+    let mut wanted = request("a");
+    wanted.env = [("B", "owner"), ("C", "owner")].map(pair).into();
+    let vm = core
+        .create(wanted, false, None, &JobContext::silent())
+        .await
+        .unwrap();
+    let env = [("A", "image"), ("B", "owner"), ("C", "owner")].map(pair);
+    assert_eq!(vm.spec().env, env.into());
+    assert_eq!(owner.rows()[0].spec, *vm.spec());
+    assert_eq!(vm.spec().process.user.as_deref(), Some("app"));
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use banger_bus::{ErrorKind, ExecOptions, JobOutcome};
-use banger_model::guest::{WORDS_VARIABLE, WORKDIR_VARIABLE};
-use banger_model::limits::{MAX_ARGS, MAX_PAIR_BYTES, MAX_PAIRS};
-use banger_model::signal;
+use banger_model::guest::{MAKE_WORKDIR_VARIABLE, USER_VARIABLE, WORDS_VARIABLE, WORKDIR_VARIABLE};
+use banger_model::image::check_user;
+use banger_model::limits::{MAX_ARGS, MAX_PAIR_BYTES, MAX_PAIRS, MAX_PATH};
+use banger_model::{Process, signal};
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -27,6 +28,8 @@ const MAX_COMMAND: usize = 192 << 10;
 const BACKLOG: usize = 1 << 20;
 /// The same after a signal: the connection must move for it to be sent.
 const BACKLOG_SIGNALLED: usize = 16 << 20;
+/// The user of an image that names none.
+const ROOT: &str = "root";
 /// The extended data stream of standard error (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
 
@@ -56,22 +59,18 @@ struct Ending {
 }
 
 impl Command {
-    /// Checks what a client asks for.
+    /// Checks what a client asks for, and takes the rest from what the image says.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] or [`ErrorKind::LimitExceeded`], naming what is wrong.
-    pub(crate) fn new(argv: &[String], options: ExecOptions) -> banger_bus::Result<Self> {
+    pub(crate) fn new(argv: &[String], options: ExecOptions, image: &Process) -> banger_bus::Result<Self> {
         let refused = |text: String| Err(banger_bus::Error::new(ErrorKind::InvalidArgument, text));
         let shell = options.shell.unwrap_or(false);
-        match (argv.is_empty(), shell) {
-            (true, false) => return refused("No command: give one, or ask for a shell".to_owned()),
-            (false, true) => return refused("A command and a shell: ask for one of them".to_owned()),
-            _ => {}
-        }
+        let argv = words(argv, shell, options.entrypoint.unwrap_or(false), image)?;
         if argv.iter().any(|arg| arg.contains('\0')) {
             return refused("Not a valid argument: it has a NUL".to_owned());
         }
-        let line = (!shell).then(|| command_line(argv));
+        let line = (!shell).then(|| command_line(&argv));
         if argv.len() > MAX_ARGS || line.as_ref().is_some_and(|line| line.len() > MAX_COMMAND) {
             return Err(banger_bus::Error::new(
                 ErrorKind::LimitExceeded,
@@ -81,11 +80,20 @@ impl Command {
         }
         let mut env = check_env(options.env.unwrap_or_default())?;
         if let Some(directory) = options.working_directory {
-            if !directory.starts_with('/') || directory.contains('\0') || directory.len() > MAX_PAIR_BYTES {
+            if !directory.starts_with('/') || directory.contains('\0') || directory.len() > MAX_PATH {
                 return refused(format!("Not an absolute path: {directory:?}"));
             }
             env.push((WORKDIR_VARIABLE.to_owned(), directory));
+        } else if let Some(directory) = &image.working_directory {
+            env.push((WORKDIR_VARIABLE.to_owned(), directory.clone()));
+            env.push((MAKE_WORKDIR_VARIABLE.to_owned(), "1".to_owned()));
         }
+        let user = options.user.or_else(|| image.user.clone());
+        let user = user.unwrap_or_else(|| ROOT.to_owned());
+        if let Err(error) = check_user(&user) {
+            return refused(error.to_string());
+        }
+        env.push((USER_VARIABLE.to_owned(), user));
         if line.is_some() {
             // Arguments need no shell, whose start is most of what a short command costs.
             env.push((WORDS_VARIABLE.to_owned(), "1".to_owned()));
@@ -99,6 +107,27 @@ impl Command {
             None => None,
         };
         Ok(Self { line, env, terminal })
+    }
+}
+
+/// The program and its arguments; nothing for a shell.
+fn words(argv: &[String], shell: bool, entrypoint: bool, image: &Process) -> banger_bus::Result<Vec<String>> {
+    let refused = |text: &str| Err(banger_bus::Error::new(ErrorKind::InvalidArgument, text));
+    match (argv.is_empty(), shell, entrypoint) {
+        (_, true, true) => refused("A shell and the image's entrypoint: ask for one of them"),
+        (false, true, _) => refused("A command and a shell: ask for one of them"),
+        (true, false, false) => refused("No command: give one, or ask for a shell"),
+        (_, _, false) => Ok(argv.to_vec()),
+        (bare, false, true) => {
+            let rest = if bare { &image.command[..] } else { argv };
+            let words = [&image.entrypoint[..], rest].concat();
+            if words.is_empty() {
+                return refused(
+                    "The image has neither an entrypoint nor a command of its own: give a command",
+                );
+            }
+            Ok(words)
+        }
     }
 }
 

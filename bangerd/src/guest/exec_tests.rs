@@ -37,7 +37,7 @@ async fn rig() -> Rig {
 impl Rig {
     fn run(&self, script: &str, options: ExecOptions, stdin: OwnedFd) -> Running {
         let argv = ["sh", "-c", script].map(str::to_owned);
-        let command = Command::new(&argv, options).unwrap();
+        let command = Command::new(&argv, options, &Process::default()).unwrap();
         let (stdout, out) = io::pipe().unwrap();
         let (stderr, err) = io::pipe().unwrap();
         let cancel = Cancel::new();
@@ -217,18 +217,22 @@ fn what_makes_no_sense_is_refused() {
         shell: Some(true),
         ..ExecOptions::default()
     };
-    let with = |options: ExecOptions| Command::new(&argv(&["true"]), options);
+    let image = Process::default();
+    let with = |options: ExecOptions| Command::new(&argv(&["true"]), options, &image);
     let invalid = ErrorKind::InvalidArgument;
     for (result, kind) in [
-        (Command::new(&[], ExecOptions::default()), invalid),
-        (Command::new(&argv(&["a"]), shell()), invalid),
-        (Command::new(&argv(&["a\0"]), ExecOptions::default()), invalid),
+        (Command::new(&[], ExecOptions::default(), &image), invalid),
+        (Command::new(&argv(&["a"]), shell(), &image), invalid),
         (
-            Command::new(&argv(&["a"; 5000]), ExecOptions::default()),
+            Command::new(&argv(&["a\0"]), ExecOptions::default(), &image),
+            invalid,
+        ),
+        (
+            Command::new(&argv(&["a"; 5000]), ExecOptions::default(), &image),
             ErrorKind::LimitExceeded,
         ),
         (
-            Command::new(&["x".repeat(1 << 20)], ExecOptions::default()),
+            Command::new(&["x".repeat(1 << 20)], ExecOptions::default(), &image),
             ErrorKind::LimitExceeded,
         ),
         (
@@ -262,6 +266,13 @@ fn what_makes_no_sense_is_refused() {
         ),
         (
             with(ExecOptions {
+                user: Some("a b".into()),
+                ..Default::default()
+            }),
+            invalid,
+        ),
+        (
+            with(ExecOptions {
                 env: Some([("1".to_owned(), String::new())].into()),
                 ..Default::default()
             }),
@@ -270,7 +281,71 @@ fn what_makes_no_sense_is_refused() {
     ] {
         assert_eq!(result.unwrap_err().kind, kind);
     }
-    assert_eq!(Command::new(&[], shell()).unwrap().line, None);
+    assert_eq!(Command::new(&[], shell(), &image).unwrap().line, None);
+}
+
+/// Runs a command whose line and variables are `expected`.
+fn runs(command: &Command, line: Option<&str>, variables: &[(&str, &str)]) {
+    assert_eq!(command.line.as_deref(), line);
+    let found: Vec<_> = command
+        .env
+        .iter()
+        .filter(|(name, _)| name != WORDS_VARIABLE)
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(found, variables);
+}
+
+#[test]
+fn the_image_says_what_the_caller_does_not() {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let image = Process {
+        user: Some("app:app".to_owned()),
+        working_directory: Some("/srv".to_owned()),
+        entrypoint: words(&["/init", "-v"]),
+        command: words(&["serve"]),
+    };
+    let new = |argv: &[&str], options| Command::new(&words(argv), options, &image).unwrap();
+    let entrypoint = || ExecOptions {
+        entrypoint: Some(true),
+        ..ExecOptions::default()
+    };
+    let images = [
+        (WORKDIR_VARIABLE, "/srv"),
+        (MAKE_WORKDIR_VARIABLE, "1"),
+        (USER_VARIABLE, "app:app"),
+    ];
+    runs(&new(&["id"], ExecOptions::default()), Some("'id'"), &images);
+    let shell = ExecOptions {
+        shell: Some(true),
+        ..ExecOptions::default()
+    };
+    runs(&new(&[], shell), None, &images);
+    runs(&new(&[], entrypoint()), Some("'/init' '-v' 'serve'"), &images);
+    runs(&new(&["x"], entrypoint()), Some("'/init' '-v' 'x'"), &images);
+    let own = ExecOptions {
+        user: Some("0".to_owned()),
+        working_directory: Some("/tmp".to_owned()),
+        ..ExecOptions::default()
+    };
+    // Where the caller wants to be must be there already.
+    let owners = [(WORKDIR_VARIABLE, "/tmp"), (USER_VARIABLE, "0")];
+    runs(&new(&["id"], own), Some("'id'"), &owners);
+
+    let bare = Process::default();
+    let command = Command::new(&words(&["id"]), entrypoint(), &bare).unwrap();
+    runs(&command, Some("'id'"), &[(USER_VARIABLE, "root")]);
+    for options in [
+        entrypoint(),
+        ExecOptions {
+            shell: Some(true),
+            ..entrypoint()
+        },
+    ] {
+        let error = Command::new(&[], options, &bare).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument);
+        assert!(error.message.contains("entrypoint"), "{error}");
+    }
 }
 
 #[tokio::test]

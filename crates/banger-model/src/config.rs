@@ -20,6 +20,8 @@ pub struct Config {
     pub engine: Option<EngineChoice>,
     /// The Debian mirror of kernels and recipes; `http://deb.debian.org/debian` by default.
     pub debian_mirror: Option<Url>,
+    /// What the cache of fetched layers may hold after a pull; 10G by default.
+    pub oci_cache_size: Option<SizeText>,
     pub vm_defaults: VmDefaults,
 }
 
