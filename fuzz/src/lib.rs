@@ -5,8 +5,14 @@
 //! parser. `scripts/fuzz` builds each with libFuzzer; the tests here run them on their seeds.
 
 pub mod archive;
+pub mod bundle;
 pub mod catalogue;
+pub mod compressed;
+pub mod credentials;
 pub mod layer;
+pub mod manifest;
+pub mod metadata;
+pub mod reference;
 
 #[cfg(feature = "libfuzzer")]
 pub use libfuzzer::write_seeds;
