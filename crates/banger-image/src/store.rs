@@ -68,15 +68,35 @@ impl Build {
 
     /// Makes everything durable, then gives the directory its name. What has the name
     /// already is replaced when `replace`, else [`Error::Exists`] with `what`.
-    pub(crate) fn publish(mut self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
+    pub(crate) fn publish(self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
         settle::mark_synced(&self.lock).map_err(Error::io("write in", &self.dir))?;
-        let parent = target.parent().unwrap_or(Path::new("."));
-        let parent_dir = File::open(parent).map_err(Error::io("open", parent))?;
-        syncfs(&parent_dir).map_err(Error::os("write out", parent))?;
+        let dir = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
+        syncfs(&dir).map_err(Error::os("write out", &self.dir))?;
+        self.name(target, what, replace)
+    }
+
+    /// Gives the directory, which is on the disk, its name for good.
+    fn name(mut self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
         self.rename(target, what, replace)?;
         // Only now: until it had its name, the lock kept it from being swept.
         _ = fs::remove_file(target.join(LOCK));
-        parent_dir.sync_all().map_err(Error::io("write out", parent))
+        let parent = target.parent().unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(Error::io("write out", parent))
+    }
+
+    /// The same for a few files, without waiting for everything else that the disk has to do.
+    pub(crate) fn publish_files(self, target: &Path, what: &'static str, replace: bool) -> Result<()> {
+        settle::mark_synced(&self.lock).map_err(Error::io("write in", &self.dir))?;
+        for entry in fs::read_dir(&self.dir).map_err(Error::io("read", &self.dir))? {
+            let path = entry.map_err(Error::io("read", &self.dir))?.path();
+            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            file.sync_all().map_err(Error::io("write out", &path))?;
+        }
+        let dir = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
+        dir.sync_all().map_err(Error::io("write out", &self.dir))?;
+        self.name(target, what, replace)
     }
 
     /// The same for what can be fetched again: the directory has its name at once, and becomes

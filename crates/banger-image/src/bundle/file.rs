@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{BundleError, Content, Manifest, PIECE};
+use super::{BundleError, Content, Limits, Manifest, PIECE};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
@@ -58,19 +58,20 @@ impl Draft {
             progress.fraction(done);
             cancel.check().map_err(io::Error::other)
         };
-        match super::write(manifest, content, &mut out, check) {
-            Ok(()) => {}
+        let refused = |source| Error::Bundle {
+            origin: manifest.name().to_owned(),
+            source,
+        };
+        let unpacked = match super::write(manifest, content, &mut out, check) {
+            Ok(unpacked) => unpacked,
             Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
             Err(BundleError::Write(source)) => return Err(failed(source)),
-            Err(source) => {
-                return Err(Error::Bundle {
-                    origin: manifest.name().to_owned(),
-                    source,
-                });
-            }
-        }
+            Err(source) => return Err(refused(source)),
+        };
         let hashed = out.into_inner().map_err(|error| failed(error.into_error()))?;
         let (digest, bytes) = hashed.finish();
+        // Nobody would take it.
+        Limits::default().check(unpacked, bytes).map_err(refused)?;
         file.as_file().sync_all().map_err(failed)?;
         Ok(Self { file, digest, bytes })
     }

@@ -37,13 +37,28 @@ pub struct Limits {
 impl Limits {
     /// Few bytes may well be a few zeros: below this the ratio says nothing.
     pub const RATIO_FROM: u64 = 64 << 20;
+
+    /// Whether so many bytes may come out of so many.
+    pub(super) fn check(&self, unpacked: u64, packed: u64) -> Result<(), BundleError> {
+        if unpacked > self.data {
+            return Err(BundleError::TooLarge {
+                member: "content",
+                limit: self.data,
+            });
+        }
+        if unpacked > Self::RATIO_FROM && unpacked / self.ratio > packed {
+            return Err(BundleError::Ratio(self.ratio));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             size: MAX_DISK_BYTES,
-            data: 20 << 30,
+            // The content of an image's layers, and the file system around it.
+            data: 72 << 30,
             ratio: 200,
         }
     }
@@ -321,17 +336,8 @@ impl<R: Read, C: FnMut(u64) -> io::Result<()>> Read for Bounded<'_, R, C> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.decoder.read(buffer)?;
         self.read += read as u64;
-        if self.read > self.limits.data {
-            return Err(BundleError::TooLarge {
-                member: "content",
-                limit: self.limits.data,
-            }
-            .into());
-        }
         let packed = self.decoder.get_ref().get_ref().read;
-        if self.read > Limits::RATIO_FROM && self.read / self.limits.ratio > packed {
-            return Err(BundleError::Ratio(self.limits.ratio).into());
-        }
+        self.limits.check(self.read, packed)?;
         Ok(read)
     }
 }

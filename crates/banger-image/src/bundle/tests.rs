@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::{Cancel, Error, NoProgress};
 
 const MIB: u64 = 1 << 20;
 
@@ -158,4 +159,37 @@ fn a_reader_can_be_stopped() {
         Err(io::Error::other("stop"))
     });
     assert!(matches!(stopped, Err(BundleError::Read(_))));
+}
+
+#[test]
+fn what_nobody_would_read_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let rootfs = tempfile::tempfile().unwrap();
+    for at in 0..80 {
+        rootfs.write_all_at(&[7; 1 << 20], at << 20).unwrap();
+    }
+    let content = Content::Image {
+        rootfs: &rootfs,
+        size: 80 * MIB,
+    };
+    let target = dir.path().join("x");
+    let written = export(
+        &image(80 * MIB),
+        content,
+        &target,
+        false,
+        &NoProgress,
+        &Cancel::new(),
+    );
+    assert!(
+        matches!(
+            written,
+            Err(Error::Bundle {
+                source: BundleError::Ratio(200),
+                ..
+            })
+        ),
+        "{written:?}"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -31,17 +31,21 @@ pub(crate) enum Content<'a> {
     },
 }
 
-/// Writes a bundle. `check` is called with the part that is done, 0 to 1, and may stop it.
+/// Writes a bundle, and returns the bytes that come out of it. `check` is called with the part
+/// that is done, 0 to 1, and may stop it.
 pub(crate) fn write(
     manifest: &Manifest,
     content: Content<'_>,
     out: impl Write,
     mut check: impl FnMut(f64) -> io::Result<()>,
-) -> Result<(), BundleError> {
+) -> Result<u64, BundleError> {
     let json = manifest.to_json()?;
     let mut encoder = Encoder::new(out, LEVEL).map_err(BundleError::Write)?;
     encoder.include_checksum(true).map_err(BundleError::Write)?;
-    let mut archive = Builder::new(encoder);
+    let mut archive = Builder::new(Counted {
+        out: encoder,
+        written: 0,
+    });
     let created = manifest.created();
     append(&mut archive, MANIFEST, json.len() as u64, created, &json[..])?;
     match content {
@@ -64,9 +68,10 @@ pub(crate) fn write(
             }
         }
     }
-    let encoder = archive.into_inner().map_err(BundleError::Write)?;
-    let mut out = encoder.finish().map_err(BundleError::Write)?;
-    out.flush().map_err(BundleError::Write)
+    let counted = archive.into_inner().map_err(BundleError::Write)?;
+    let mut out = counted.out.finish().map_err(BundleError::Write)?;
+    out.flush().map_err(BundleError::Write)?;
+    Ok(counted.written)
 }
 
 fn write_rootfs<W: Write>(
@@ -150,6 +155,24 @@ fn header(name: &str, size: u64, created: u64) -> io::Result<Header> {
     header.set_size(size);
     header.set_cksum();
     Ok(header)
+}
+
+/// Counts what is written.
+struct Counted<W> {
+    out: W,
+    written: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(buffer)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// A content of exactly the bytes that its header has: a file that changes meanwhile must not

@@ -30,7 +30,7 @@ pub fn tag(images: &Path, name: &ImageName, new: &ImageName) -> Result<Image> {
     }
     image.name = new.clone();
     store::write_metadata(build.dir(), METADATA, &image)?;
-    build.publish(&directory(images, new), "Image", false)?;
+    build.publish_files(&directory(images, new), "Image", false)?;
     load(images, new)
 }
 
