@@ -5,6 +5,8 @@ mod log;
 mod manager;
 mod publish;
 mod services;
+#[cfg(test)]
+mod tests;
 mod vm;
 
 pub(crate) use manager::{Manager, rows as defaults};

@@ -49,7 +49,7 @@ pub(super) fn hub() -> (Bus, mpsc::UnboundedReceiver<Started>) {
 }
 
 /// A client of the private socket.
-pub(super) async fn client(bus: &Bus) -> Connection {
+pub(crate) async fn client(bus: &Bus) -> Connection {
     let (ours, theirs) = UnixStream::pair().unwrap();
     tokio::spawn(bus.serve_client(ours));
     Builder::unix_stream(theirs).p2p().build().await.unwrap()
