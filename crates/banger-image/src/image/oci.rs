@@ -60,7 +60,12 @@ pub fn pull_reference(pull: &PullReference<'_>, progress: &dyn Progress, cancel:
 
 impl PullReference<'_> {
     /// `seen` is the manifest, also after an error.
-    fn attempt(&self, seen: &mut Option<Manifest>, progress: &dyn Progress, cancel: &Cancel) -> Result<Image> {
+    fn attempt(
+        &self,
+        seen: &mut Option<Manifest>,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Image> {
         let build = Build::begin(self.images)?;
         let rootfs = build.dir().join(ROOTFS);
         let mut here = None;
@@ -112,7 +117,8 @@ impl PullReference<'_> {
     /// The image that is here already, if it was made of this manifest.
     fn up_to_date(&self, manifest: &Manifest) -> Option<Image> {
         let image = load(self.images, self.name).ok()?;
-        let same = matches!(&image.origin, Origin::Oci { manifest: made_of, .. } if *made_of == manifest.digest);
+        let same =
+            matches!(&image.origin, Origin::Oci { manifest: made_of, .. } if *made_of == manifest.digest);
         (same && !self.force).then_some(image)
     }
 
@@ -243,7 +249,11 @@ impl<'a> Overall<'a> {
     }
 
     fn expect(&self, manifest: &Manifest) {
-        let distinct: BTreeMap<_, _> = manifest.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+        let distinct: BTreeMap<_, _> = manifest
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, layer.size))
+            .collect();
         let fetch: u64 = distinct.values().sum();
         let unpack: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
         self.update(|state| state.total = fetch + unpack);

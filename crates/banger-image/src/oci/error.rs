@@ -49,6 +49,8 @@ pub enum OciError {
         "Cannot trust {host} (a certificate of one's own belongs into the system's store, or into a file that SSL_CERT_FILE names)"
     )]
     Tls { host: String, source: reqwest::Error },
+    #[error("{host} does not speak TLS (a registry on this machine may do with plain HTTP, by --insecure)")]
+    NotTls { host: String, source: reqwest::Error },
     #[error("{host} breaks off each time")]
     BrokenOff { host: String },
     #[error("{host} answers {status}{}", after_colon(.message))]
@@ -68,7 +70,9 @@ pub enum OciError {
     InsecureHost { host: String },
     #[error("{host} wants a login that cannot be made: {reason}")]
     Challenge { host: String, reason: String },
-    #[error("Cannot use the credentials for {host}: {reason}")]
+    #[error(
+        "{host} has no such image, or shows it only after a login, and the one that is stored cannot be used: {reason}"
+    )]
     Credentials { host: String, reason: String },
     #[error("It is not in the cache, and the registry is not to be asked")]
     Offline,
@@ -86,7 +90,9 @@ impl OciError {
                 | Self::RateLimited { .. }
                 | Self::Status { .. }
                 | Self::LoginRequired { .. }
+                | Self::Credentials { .. }
                 | Self::Tls { .. }
+                | Self::NotTls { .. }
         )
     }
 

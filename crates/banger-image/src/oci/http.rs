@@ -266,26 +266,28 @@ fn bad_redirect(from: &Url, reason: &str) -> OciError {
 pub(super) fn network(url: &Url, error: reqwest::Error) -> OciError {
     let host = host_of(url);
     let source = error.without_url();
-    if is_tls(&source) {
-        OciError::Tls { host, source }
-    } else {
-        OciError::Unreachable { host, source }
+    match of_tls(&source) {
+        Some(rustls::Error::InvalidMessage(_)) => OciError::NotTls { host, source },
+        Some(_) => OciError::Tls { host, source },
+        None => OciError::Unreachable { host, source },
     }
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
+/// What TLS itself says is wrong.
+fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut next = error.source();
     while let Some(error) = next {
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-            .is_some_and(|inner| inner.is::<rustls::Error>());
-        if inner || error.is::<rustls::Error>() {
-            return true;
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
         }
-        next = error.source();
+        // What an I/O error wraps is not its source: its source is that of what it wraps.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
-    false
+    None
 }
 
 /// Reads a body of at most `limit` bytes.

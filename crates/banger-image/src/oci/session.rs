@@ -35,7 +35,15 @@ struct Login {
     /// How often there was a new header.
     generation: u32,
     /// Looked up once, and only when they are asked for.
-    credentials: Option<Option<Credentials>>,
+    known: Option<Known>,
+}
+
+/// What the user has stored for a registry.
+#[derive(Default)]
+struct Known {
+    credentials: Option<Credentials>,
+    /// Why there may be others that cannot be used.
+    trouble: Option<String>,
 }
 
 /// What a registry wants to see.
@@ -161,8 +169,7 @@ impl<'a> Session<'a> {
                 what: what.to_owned(),
             }),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if host == self.host && !self.plain => {
-                let refused = matches!(self.login.lock().await.credentials, Some(Some(_)));
-                Err(OciError::LoginRequired { host, refused })
+                Err(self.login_required(self.login.lock().await.known.as_ref()))
             }
             StatusCode::TOO_MANY_REQUESTS => Err(OciError::RateLimited { host, after }),
             status => Err(OciError::Status {
@@ -181,16 +188,17 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let challenge = self.challenge(response)?;
-        if login.credentials.is_none() {
-            login.credentials = Some(self.credentials().await);
+        if login.known.is_none() {
+            login.known = Some(self.look_up().await);
         }
-        let credentials = login.credentials.as_ref().and_then(Option::as_ref);
+        let known = login.known.as_ref();
+        let credentials = known.and_then(|known| known.credentials.as_ref());
         let header = match (&challenge.realm, credentials) {
-            (Some(realm), _) => self.token(realm, &challenge, credentials).await?,
+            (Some(realm), _) => self.token(realm, &challenge, known).await?,
             (None, Some(Credentials::Basic { user, password })) if generation == 0 => {
                 self.header("Basic", &basic(user, password))?
             }
-            (None, _) => return Err(self.login_required(credentials.is_some())),
+            (None, _) => return Err(self.login_required(known)),
         };
         login.header = Some(header);
         login.generation += 1;
@@ -198,19 +206,21 @@ impl<'a> Session<'a> {
     }
 
     /// In a thread of its own: a helper program may ask the user.
-    async fn credentials(&self) -> Option<Credentials> {
+    async fn look_up(&self) -> Known {
         let (host, repository, cancel) = (self.host.clone(), self.repository.clone(), self.cancel.clone());
         let looked_up = tokio::task::spawn_blocking(move || {
-            let mut warnings = Vec::new();
-            let found =
-                Files::of_user().lookup(&host, &repository, &cancel, &mut |warning| warnings.push(warning));
-            (found, warnings)
+            let mut trouble = Vec::new();
+            let found = Files::of_user().lookup(&host, &repository, &cancel, &mut |text| trouble.push(text));
+            (found, trouble)
         });
-        let (found, warnings) = looked_up.await.unwrap_or_default();
-        for warning in &warnings {
-            self.progress.message(warning);
+        let (credentials, trouble) = looked_up.await.unwrap_or_default();
+        for text in &trouble {
+            self.progress.message(text);
         }
-        found
+        Known {
+            credentials,
+            trouble: (!trouble.is_empty()).then(|| trouble.join("; ")),
+        }
     }
 
     /// Asks the token server, which sees the credentials where there are any.
@@ -218,8 +228,9 @@ impl<'a> Session<'a> {
         &self,
         realm: &Url,
         challenge: &Challenge,
-        credentials: Option<&Credentials>,
+        known: Option<&Known>,
     ) -> Result<HeaderValue, OciError> {
+        let credentials = known.and_then(|known| known.credentials.as_ref());
         let scope = challenge
             .scope
             .clone()
@@ -249,7 +260,7 @@ impl<'a> Session<'a> {
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(self.login_required(credentials.is_some()));
+                return Err(self.login_required(known));
             }
             _ => {
                 return Err(self
@@ -319,10 +330,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn login_required(&self, refused: bool) -> OciError {
-        OciError::LoginRequired {
-            host: self.host.clone(),
-            refused,
+    fn login_required(&self, known: Option<&Known>) -> OciError {
+        let host = self.host.clone();
+        match known {
+            Some(Known {
+                credentials: None,
+                trouble: Some(reason),
+            }) => OciError::Credentials {
+                host,
+                reason: reason.clone(),
+            },
+            known => OciError::LoginRequired {
+                host,
+                refused: known.is_some_and(|known| known.credentials.is_some()),
+            },
         }
     }
 }

@@ -4,6 +4,7 @@
 mod registry;
 
 mod hostile;
+mod image;
 mod login;
 mod pull;
 mod real;
@@ -133,4 +134,15 @@ impl Progress for Heard {
         let heard = (part.name.to_owned(), part.state, part.done);
         self.parts.lock().unwrap().push(heard);
     }
+}
+
+/// Whether a rung must run here.
+pub(crate) fn required(rung: &str) -> bool {
+    let required = std::env::var("BANGER_TEST_REQUIRE").unwrap_or_default();
+    required.split(',').any(|word| word == rung)
+}
+
+#[expect(clippy::print_stdout, reason = "how a test says what it does")]
+pub(crate) fn say(text: &str) {
+    println!("{text}");
 }

@@ -261,6 +261,8 @@ fn serve(shared: &Shared, stream: Box<dyn Stream>) {
             return;
         }
     }
+    // What is no HTTP gets an answer, too; who has left does not hear it.
+    _ = stream.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
 }
 
 fn read_request(stream: &mut impl BufRead) -> Option<Request> {
