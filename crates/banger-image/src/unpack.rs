@@ -37,6 +37,8 @@ use protocol::{Failure, Kind, Reply, Request, receive, send_message};
 const ADDRESS_SPACE: u64 = 768 << 20;
 /// Processor time of the child: 64 GiB of content take less.
 const CPU_SECONDS: u64 = 30 * 60;
+/// Bytes of a bundle's manifest.
+const MAX_MANIFEST: usize = 1 << 20;
 /// What stays free in the target's file system: so many bytes, or a twentieth of a small one.
 const RESERVE: u64 = 512 << 20;
 const RESERVE_PART: u64 = 20;
@@ -95,8 +97,42 @@ impl Unpacker {
             reserve: session.reserve,
         };
         let target = session.target.try_clone().map_err(socket_error)?;
-        session.ask(&request, &[target.as_fd()], &mut |_| {})?;
-        Ok(session)
+        match session.ask(&request, &[target.as_fd()], &mut |_| {})? {
+            Reply::Done => Ok(session),
+            _ => Err(UnpackError::Protocol.into()),
+        }
+    }
+
+    /// Unpacks a bundle to `target`, an empty file open for writing, and returns what the child
+    /// says is its manifest: to be parsed again. `progress` gets how many bytes of the bundle
+    /// were read so far.
+    ///
+    /// # Errors
+    /// [`UnpackError::Refused`] with what is wrong with it, and as [`Session::layer`].
+    pub fn bundle(
+        &self,
+        bundle: &File,
+        target: File,
+        progress: &mut dyn FnMut(u64),
+        cancel: &Cancel,
+    ) -> Result<Vec<u8>> {
+        let mut session = self.spawn(target, cancel)?;
+        let request = Request::Bundle {
+            reserve: session.reserve,
+        };
+        let target = session.target.try_clone().map_err(socket_error)?;
+        let mut reply = session.ask(&request, &[bundle.as_fd(), target.as_fd()], progress)?;
+        let mut json = Vec::new();
+        loop {
+            match reply {
+                Reply::Manifest(part) if json.len() + part.len() <= MAX_MANIFEST => {
+                    json.extend_from_slice(&part);
+                }
+                Reply::Done => return Ok(json),
+                _ => return Err(UnpackError::Protocol.into()),
+            }
+            reply = session.answer(progress)?;
+        }
     }
 
     fn spawn(&self, target: File, cancel: &Cancel) -> Result<Session> {
@@ -185,6 +221,10 @@ impl Session {
         self.cancel.check()?;
         // A child that ended has left its reason, or has a status.
         _ = send_message(&self.socket, request, files);
+        self.answer(progress)
+    }
+
+    fn answer(&mut self, progress: &mut dyn FnMut(u64)) -> Result<Reply> {
         loop {
             match receive(&self.socket) {
                 Ok(Some((Reply::Confined(enforcement), _))) => note(enforcement),

@@ -5,18 +5,20 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
+use banger_model::limits::MAX_DISK_BYTES;
 use banger_sys::worker::Worker;
 use rustix::fs::fstatvfs;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
-use super::protocol::{Failure, Kind, Reply, Request, receive, send_message};
+use super::protocol::{Failure, Kind, PART, Reply, Request, receive, send_message};
 use super::{ADDRESS_SPACE, CPU_SECONDS};
+use crate::bundle::{self, BundleError};
 use crate::ext4::{WriteError, Writer};
 use crate::layer::{self, Layer, LayerError, Limits};
 
-/// The largest file: more than the largest file system that is made.
-const FILE_BYTES: u64 = 256 << 30;
+/// The largest file; how much of it may be no hole, the space that must stay free says.
+const FILE_BYTES: u64 = MAX_DISK_BYTES;
 const OPEN_FILES: u64 = 16;
 /// Stored bytes from one report of progress to the next.
 const STEP: u64 = 1 << 20;
@@ -94,6 +96,11 @@ fn serve() -> Result<(), Failure> {
                 Reply::Done
             }
             Request::Finish => work.take().ok_or_else(out_of_turn)?.finish()?,
+            Request::Bundle { reserve } => {
+                let (bundle, target) = (files.next(), files.next());
+                read_bundle(bundle, target, reserve)?;
+                Reply::Done
+            }
             #[cfg(test)]
             Request::Misbehave(misdeed) => {
                 misdeed.commit();
@@ -124,13 +131,10 @@ impl Work {
             bytes: self.left,
             ..Limits::default()
         };
-        let mut told = 0;
+        let mut progress = Told::default();
         let mut progress = |read| {
-            if read - told >= STEP {
-                told = read;
-                if !tell(&Reply::Progress(read)) {
-                    return Err(LayerError::Cancelled);
-                }
+            if !progress.tell(read) {
+                return Err(LayerError::Cancelled);
             }
             room(&self.target, self.reserve)
         };
@@ -152,6 +156,51 @@ impl Work {
             files: summary.files,
         })
     }
+}
+
+/// How far the parent knows the work to be.
+#[derive(Default)]
+struct Told(u64);
+
+impl Told {
+    /// Says whether somebody listens.
+    fn tell(&mut self, read: u64) -> bool {
+        if read - self.0 < STEP {
+            return true;
+        }
+        self.0 = read;
+        tell(&Reply::Progress(read))
+    }
+}
+
+/// Unpacks a bundle, and tells its manifest.
+fn read_bundle(bundle: Option<OwnedFd>, target: Option<OwnedFd>, reserve: u64) -> Result<(), Failure> {
+    let bundle = File::from(bundle.ok_or_else(out_of_turn)?);
+    let target = File::from(target.ok_or_else(out_of_turn)?);
+    let mut told = Told::default();
+    let mut stopped = None;
+    let manifest = bundle::read(bundle, &target, &bundle::Limits::default(), |read| {
+        let goes_on = if told.tell(read) {
+            room(&target, reserve)
+        } else {
+            Err(LayerError::Cancelled)
+        };
+        goes_on.map_err(|error| {
+            stopped = Some(error);
+            io::ErrorKind::Other.into()
+        })
+    });
+    let json = manifest.and_then(|manifest| manifest.to_json());
+    let json = match (stopped, json) {
+        (Some(error), _) => return Err(failure(&error)),
+        (None, Err(BundleError::Write(error))) => return Err(failure(&WriteError::Write(error).into())),
+        (None, Err(error)) => return Err(Failure::new(Kind::Refused, &error)),
+        (None, Ok(json)) => json,
+    };
+    for part in json.chunks(PART) {
+        tell(&Reply::Manifest(part.to_owned()));
+    }
+    Ok(())
 }
 
 /// A bomb ends before it has filled the disk, whatever else is written there meanwhile.

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::error::chain;
 use crate::ext4::Seed;
 use crate::layer::Compression;
 
@@ -21,6 +22,8 @@ use crate::layer::Compression;
 const MAX_MESSAGE: usize = 64 << 10;
 /// Open files with one message.
 const MAX_FILES: usize = 2;
+/// Bytes of a manifest in one reply; as JSON they are four times as many at most.
+pub(super) const PART: usize = 8 << 10;
 /// Characters of a reason that a reply has.
 const MAX_TEXT: usize = 2000;
 
@@ -41,6 +44,11 @@ pub(super) enum Request {
         diff_id: Digest,
     },
     Finish,
+    /// With the bundle, and the empty file that its content goes to.
+    Bundle {
+        /// As in [`Request::Start`].
+        reserve: u64,
+    },
     #[cfg(test)]
     Misbehave(super::tests::Misdeed),
 }
@@ -50,8 +58,10 @@ pub(super) enum Request {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Reply {
     Confined(Enforcement),
-    /// Stored bytes of the layer that were read.
+    /// Stored bytes of the layer or the bundle that were read.
     Progress(u64),
+    /// A part of the bundle's manifest.
+    Manifest(Vec<u8>),
     Done,
     Finished {
         size: u64,
@@ -83,12 +93,7 @@ pub(super) struct Failure {
 impl Failure {
     /// With the texts of an error and of what caused it.
     pub(super) fn new(kind: Kind, error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
+        let text = chain(error);
         Self { kind, text }
     }
 
