@@ -343,6 +343,8 @@ pub(super) struct Partial {
     pub(super) file: File,
     path: PathBuf,
     target: PathBuf,
+    /// It has its name, or is gone.
+    settled: bool,
 }
 
 impl Partial {
@@ -390,17 +392,20 @@ impl Partial {
                     file,
                     path,
                     target: target.to_owned(),
+                    settled: false,
                 }));
             }
         }
     }
 
     /// Gives a verified file its name.
-    pub(super) fn publish(self) -> Result<()> {
+    pub(super) fn publish(mut self) -> Result<()> {
+        self.settled = true;
         fs::rename(&self.path, &self.target).map_err(Error::io("make", &self.target))
     }
 
-    pub(super) fn discard(self) -> Result<()> {
+    pub(super) fn discard(mut self) -> Result<()> {
+        self.settled = true;
         remove_file(&self.path)
     }
 
@@ -411,6 +416,16 @@ impl Partial {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// What a stopped download has is kept for the next one, unless it is nothing.
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.settled && self.len().is_ok_and(|len| len == 0) {
+            // It is in nobody's way.
+            _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, HeaderMap};
@@ -50,10 +51,13 @@ impl Downloads<'_> {
         if self.offline {
             return Err(OciError::Offline.into());
         }
-        let partial = self.lock(blob).await?;
+        let mut unfinished = Unfinished {
+            partial: Some(self.lock(blob).await?),
+            full: &self.session.full,
+        };
         // Whoever had the lock before may have fetched it.
         if self.store.get(blob)?.is_some() {
-            partial.discard()?;
+            unfinished.discard();
             return Ok(Origin::Network);
         }
         let mut download = Download {
@@ -63,17 +67,19 @@ impl Downloads<'_> {
             ranges: true,
             resumed: false,
         };
-        match download.run(&partial, progress).await {
-            Ok(()) => partial.publish()?,
-            Err(failure) => {
-                // What broke off is kept for the next time; what is wrong or too much is not.
-                let worth_keeping = matches!(&failure, Failure::Oci(error) if error.may_go_on());
-                if !worth_keeping || partial.len()? == 0 {
-                    partial.discard()?;
-                }
-                return Err(failure);
+        if let Some(partial) = &unfinished.partial
+            && let Err(failure) = download.run(partial, progress).await
+        {
+            if matches!(failure, Failure::Other(Error::NoSpace { .. })) {
+                self.session.full.store(true, Ordering::SeqCst);
             }
+            // What broke off is kept for the next time; what is wrong or too much is not.
+            if !matches!(&failure, Failure::Oci(error) if error.may_go_on()) {
+                unfinished.discard();
+            }
+            return Err(failure);
         }
+        unfinished.partial.take().map_or(Ok(()), Partial::publish)?;
         Ok(Origin::Network)
     }
 
@@ -85,6 +91,32 @@ impl Downloads<'_> {
         }
         let waiting = spawn_blocking(move || Partial::lock(&target));
         Ok(waiting.await.map_err(|_| Error::Cancelled)??)
+    }
+}
+
+/// A download that may end at any await: what it has stays for the next one, but on a full
+/// disk.
+struct Unfinished<'a> {
+    partial: Option<Partial>,
+    full: &'a AtomicBool,
+}
+
+impl Unfinished<'_> {
+    fn discard(&mut self) {
+        if let Some(partial) = self.partial.take()
+            && let Err(error) = partial.discard()
+        {
+            // The next prune tries again.
+            tracing::warn!(%error, "Cannot remove an unfinished download");
+        }
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.full.load(Ordering::SeqCst) {
+            self.discard();
+        }
     }
 }
 

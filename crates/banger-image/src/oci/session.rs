@@ -1,6 +1,8 @@
 //! Requests to one repository of a registry, with a login where the registry wants one
 //! (RFC 7235, and the token protocol of the distribution project).
 
+use std::sync::atomic::AtomicBool;
+
 use http_auth::ChallengeRef;
 use http_auth::parser::ChallengeParser;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
@@ -25,6 +27,8 @@ pub(super) struct Session<'a> {
     /// It is one file and no registry: nobody logs in there.
     plain: bool,
     login: Mutex<Login>,
+    /// A download found no space: the others are not worth what they take either.
+    pub(super) full: AtomicBool,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a Cancel,
 }
@@ -94,6 +98,7 @@ impl<'a> Session<'a> {
             repository: reference.repository().to_owned(),
             plain: false,
             login: Mutex::default(),
+            full: AtomicBool::new(false),
             progress,
             cancel,
         })
@@ -114,6 +119,7 @@ impl<'a> Session<'a> {
             repository: String::new(),
             plain: true,
             login: Mutex::default(),
+            full: AtomicBool::new(false),
             progress,
             cancel,
         })

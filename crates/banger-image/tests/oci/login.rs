@@ -1,4 +1,4 @@
-//! Logins, TLS and proxies: what depends on the environment runs in a process of its own.
+//! Logins, TLS and proxies.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,55 +16,9 @@ use banger_image::{Cancel, NoProgress};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::child::{SECURE, pull};
 use crate::registry::{Registry, Reply, Request};
-use crate::{Client, Heard, layers, say};
-
-const REFERENCE: &str = "BANGER_TEST_REFERENCE";
-const SECURE: &str = "BANGER_TEST_SECURE";
-
-/// Not a test by itself: what `pull` runs with an environment of its own.
-#[test]
-fn child_entry() {
-    let Ok(reference) = std::env::var(REFERENCE) else {
-        return say("skipped: it is for the other tests");
-    };
-    let client = Client::new();
-    let registry = oci::Registry {
-        insecure: std::env::var_os(SECURE).is_none(),
-        ..client.registry()
-    };
-    let heard = Heard::default();
-    let reference = reference.parse().unwrap();
-    let pulled = registry.pull(&reference, &mut |_, _, _| Ok(()), &heard, &Cancel::new());
-    for message in heard.messages.lock().unwrap().iter() {
-        say(&format!("message: {message}"));
-    }
-    match pulled {
-        Ok(manifest) => say(&format!("pulled {} layers", manifest.layers.len())),
-        Err(error) => {
-            let mut next: Option<&dyn std::error::Error> = Some(&error);
-            while let Some(error) = next {
-                say(&format!("error: {error}"));
-                next = error.source();
-            }
-        }
-    }
-}
-
-/// A pull in a process that has no logins but those of `env`.
-fn pull(reference: &str, env: &[(&str, &OsStr)]) -> String {
-    let home = tempfile::tempdir().unwrap();
-    let out = Command::new(std::env::current_exe().unwrap())
-        .args(["login::child_entry", "--exact", "--nocapture"])
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", home.path())
-        .env(REFERENCE, reference)
-        .envs(env.iter().copied())
-        .output()
-        .unwrap();
-    String::from_utf8(out.stdout).unwrap()
-}
+use crate::{Client, layers, say};
 
 fn docker_config(text: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 #[path = "../support/registry.rs"]
 mod registry;
 
+mod child;
 mod hostile;
 mod image;
 mod login;

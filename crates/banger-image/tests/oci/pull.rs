@@ -10,8 +10,9 @@ use banger_image::oci::{OciError, Reference, cache};
 use banger_image::{Cancel, Digest, Error, NoProgress, PartState};
 use serde_json::json;
 
+use crate::child::pull_on_small_disk;
 use crate::registry::{self, INDEX, MANIFEST, Registry, Reply, entry};
-use crate::{Client, Heard, bytes, layers};
+use crate::{Client, Heard, bytes, layers, say};
 
 #[test]
 fn a_pull_hands_over_all_layers_in_order_and_keeps_them() {
@@ -489,4 +490,18 @@ fn a_damaged_cache_heals() {
         fs::write(entry.unwrap().path(), "{").unwrap();
     }
     assert_eq!(client.pull(&server.reference("app:1")).unwrap().1, content);
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_its_own_and_is_not_left_full() {
+    let server = Registry::start();
+    server.image("app:1", &[bytes(100_000), bytes(3_000_000)]);
+    let reference = server.reference("app:1").to_string();
+    let Some(out) = pull_on_small_disk(&reference, 2048) else {
+        return say("skipped: no file system can be made for a process alone");
+    };
+    assert!(out.contains("error: No space left in"), "{out}");
+    assert!(out.contains("unfinished: 0"), "{out}");
+    let out = pull_on_small_disk(&reference, 4096).unwrap();
+    assert!(out.contains("pulled 2 layers"), "{out}");
 }
