@@ -293,3 +293,27 @@ fn describe(inode: &mut Inode, permissions: u16, metadata: &Metadata) {
         (metadata.mtime, metadata.mtime_nanos),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{apply_layer, unpack};
+    use super::*;
+
+    #[test]
+    fn entries_are_counted_over_all_layers() {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..9].copy_from_slice(b".wh.other");
+        header.set_size(0);
+        header.set_cksum();
+        let archive = &header.as_bytes()[..];
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = Writer::new(file, Seed::from_digest(&[0; 32], 0)).unwrap();
+        writer.entries = MAX_ENTRIES - 2;
+        unpack(archive, &mut writer, |_| Ok(())).unwrap();
+        writer.begin_layer();
+        // One that adds nothing counts, too.
+        apply_layer(archive, &mut writer, |_| Ok(())).unwrap();
+        let error = apply_layer(archive, &mut writer, |_| Ok(())).unwrap_err();
+        assert!(matches!(error, WriteError::TooManyEntries), "{error}");
+    }
+}
