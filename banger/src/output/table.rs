@@ -27,7 +27,7 @@ struct Cell {
 
 const GAP: usize = 3;
 /// The least that is shown of a cell that is cut.
-const LEAST: usize = 12;
+const LEAST: usize = 8;
 
 impl Table {
     pub(crate) fn new(header: &[&'static str]) -> Self {
@@ -167,7 +167,7 @@ mod tests {
              ghcr.io/owner/tool:1   ghcr.io/owner/to…\n\
              b                      short\n"
         );
-        assert!(lines(Some(10)).contains("tool:1   ghcr.io/own…\n"));
+        assert!(lines(Some(10)).contains("tool:1   ghcr.io…\n"));
     }
 
     #[test]

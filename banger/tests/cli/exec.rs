@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use rustix::process::Signal;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, tcgetattr, tcsetwinsize};
 
 use crate::host::{Host, input, signal};
+use crate::screen::{pty, window};
 
 #[test]
 fn the_status_is_the_command_s() {
@@ -107,13 +106,7 @@ fn signals_count_also_when_the_guest_takes_none() {
 fn a_terminal_is_raw_meanwhile_has_its_size_and_is_put_back() {
     let host = Host::new();
     let (master, slave) = pty();
-    let size = |columns, rows| Winsize {
-        ws_col: columns,
-        ws_row: rows,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(&master, size(97, 31)).unwrap();
+    tcsetwinsize(&master, window(97, 31)).unwrap();
     let before = tcgetattr(&slave).unwrap();
     let mut child = host
         .command(&["vm", "exec", "a", "--", "sh", "-c", "stty -a; echo ready; read x"])
@@ -130,7 +123,7 @@ fn a_terminal_is_raw_meanwhile_has_its_size_and_is_put_back() {
     }
     assert!(text.contains("-icanon") && text.contains("-echo"), "{text}");
     host.fake.wait_for("process Some((97, 31))");
-    tcsetwinsize(screen.get_ref(), size(50, 20)).unwrap();
+    tcsetwinsize(screen.get_ref(), window(50, 20)).unwrap();
     // The program has no controlling terminal here, so the kernel does not tell it.
     signal(&child, Signal::WINCH);
     host.fake.wait_for("resize 50 20");
@@ -140,17 +133,4 @@ fn a_terminal_is_raw_meanwhile_has_its_size_and_is_put_back() {
     assert!(after.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO));
     assert_eq!(after.local_modes, before.local_modes);
     assert_eq!(after.input_modes, before.input_modes);
-}
-
-fn pty() -> (OwnedFd, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave = File::options()
-        .read(true)
-        .write(true)
-        .open(name.to_str().unwrap())
-        .unwrap();
-    (master, slave.into())
 }

@@ -13,21 +13,34 @@ use banger_bus::api::{Caller, JobPath};
 use banger_bus::{
     ImageObject, JobObject, KernelObject, ManagerObject, ProcessObject, Result, SERVICE, VmObject, path,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use zbus::connection::Builder;
 use zbus::object_server::SignalEmitter;
 use zbus::{Guid, fdo};
 
-use image::{FakeImage, FakeKernel};
+use image::{FakeImage, FakeKernel, alpine, debian};
 use job::{FakeJob, Plan};
 use vm::{FakeVm, vm_info};
 
 /// The daemon, and what was asked of it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Fake {
     calls: Arc<(Mutex<Vec<String>>, Condvar)>,
     last_job: Arc<Mutex<u32>>,
     left: Arc<Notify>,
+    /// The steps that jobs may take which wait for the test.
+    steps: Arc<Semaphore>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            calls: Arc::default(),
+            last_job: Arc::default(),
+            left: Arc::default(),
+            steps: Arc::new(Semaphore::new(0)),
+        }
+    }
 }
 
 impl Fake {
@@ -70,6 +83,11 @@ impl Fake {
         self.left.notify_one();
     }
 
+    /// Lets a job that waits take its next step.
+    pub(crate) fn step(&self) {
+        self.steps.add_permits(1);
+    }
+
     pub(crate) async fn serve(self, listener: UnixListener) {
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
@@ -109,6 +127,12 @@ impl Fake {
     }
 
     fn objects<'a>(&self, builder: Builder<'a>) -> Builder<'a> {
+        let image = |info| ImageObject {
+            api: Arc::new(FakeImage {
+                fake: self.clone(),
+                info,
+            }),
+        };
         let vm = |name: &str, state: &str, reason: &str| VmObject {
             api: Arc::new(FakeVm {
                 fake: self.clone(),
@@ -129,16 +153,12 @@ impl Fake {
                 path::vm("boot-fails"),
                 vm("boot-fails", "stopped", "boot-timeout"),
             )
-            .serve_at(
-                path::image("debian-bookworm"),
-                ImageObject {
-                    api: Arc::new(FakeImage),
-                },
-            )
+            .serve_at(path::image("debian-bookworm"), image(debian()))
+            .serve_at(path::image("alpine:3.20"), image(alpine()))
             .serve_at(
                 path::kernel("6.1"),
                 KernelObject {
-                    api: Arc::new(FakeKernel),
+                    api: Arc::new(FakeKernel { fake: self.clone() }),
                 },
             )
     }

@@ -36,7 +36,7 @@ fn programs_get_every_property() {
     );
     assert_eq!(shown[0]["labels"]["team"], "a");
     let images = host.run(&["image", "list", "--json"]).json();
-    assert_eq!(images[0]["name"], "debian-bookworm");
+    assert_eq!(images[1]["name"], "debian-bookworm");
     let kernels = host.run(&["kernel", "list", "--json"]).json();
     assert_eq!(kernels[0]["aliases"][0], "debian-6.1");
     let available = host.run(&["image", "list", "--available", "--json"]).json();

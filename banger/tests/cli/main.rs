@@ -4,9 +4,12 @@
 mod exec;
 mod fake;
 mod host;
+mod images;
 mod list;
+mod pull;
 mod results;
 mod run;
+mod screen;
 mod session_bus;
 mod ssh;
 mod start;

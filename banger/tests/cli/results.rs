@@ -92,6 +92,24 @@ fn ctrl_c_cancels_and_waits_for_the_end() {
 }
 
 #[test]
+fn a_polite_kill_is_no_ctrl_c() {
+    let host = Host::new();
+    for arguments in [&["vm", "create", "slow"][..], &["vm", "run", "--name", "slow"]] {
+        let mut child = host
+            .command(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        wait_for(&mut err, "Working");
+        signal(&child, Signal::TERM);
+        let said = rest(err);
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{said}");
+    }
+}
+
+#[test]
 fn a_second_ctrl_c_leaves_at_once() {
     let host = Host::new();
     let mut child = host

@@ -116,3 +116,33 @@ fn ctrl_c_before_the_vm_is_there_leaves_nothing_to_delete() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert!(host.fake.calls().ends_with(&["cancel".to_owned()]));
 }
+
+#[test]
+fn the_entrypoint_is_not_a_shell_and_takes_the_words() {
+    let host = Host::new();
+    let run = |arguments: &[&str]| host.run(&[&["vm", "run", "--entrypoint", "-q"], arguments].concat());
+    let ran = run(&[
+        "--image",
+        "alpine:3.20",
+        "-u",
+        "app:app",
+        "-w",
+        "/srv",
+        "--",
+        "--port",
+        "80",
+    ]);
+    assert_eq!((ran.status, ran.err.as_str()), (Some(2), ""), "{ran:?}");
+    assert_eq!(run(&[]).status, Some(0));
+    host.run(&["vm", "exec", "a", "--user", "1000", "--", "true"]);
+    let mut calls = host.fake.calls();
+    calls.retain(|call| call.starts_with("exec"));
+    assert_eq!(
+        calls,
+        [
+            "exec [\"--port\", \"80\"] Some(\"app:app\") Some(\"/srv\") entrypoint=Some(true) shell=None",
+            "exec [] None None entrypoint=Some(true) shell=None",
+            "exec [\"true\"] Some(\"1000\") None entrypoint=None shell=None",
+        ]
+    );
+}

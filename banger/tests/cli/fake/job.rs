@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use banger_bus::api::JobApi;
-use banger_bus::{Error, ErrorKind, ExecOptions, JobInfo, JobObject, JobOutcome, Result, path};
+use banger_bus::{Error, ErrorKind, ExecOptions, JobInfo, JobObject, JobOutcome, JobPart, Result, path};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Notify;
 use zbus::OwnedObjectPath;
@@ -22,6 +22,10 @@ pub(super) enum Plan {
     UntilCancelled,
     /// Not even then.
     Never,
+    /// Its parts go through these steps, of which each waits for the test.
+    Steps(Vec<Vec<JobPart>>, JobOutcome),
+    /// The same, and waits for nobody.
+    Run(Vec<Vec<JobPart>>, JobOutcome),
     Process(Vec<String>, ExecOptions, [OwnedFd; 3]),
 }
 
@@ -30,6 +34,7 @@ pub(super) struct FakeJob {
     id: u32,
     operation: String,
     stage: Mutex<String>,
+    parts: Mutex<Vec<JobPart>>,
     cancelled: Notify,
     pid: Mutex<Option<Pid>>,
 }
@@ -41,6 +46,7 @@ impl FakeJob {
             id,
             operation: operation.to_owned(),
             stage: Mutex::default(),
+            parts: Mutex::default(),
             cancelled: Notify::new(),
             pid: Mutex::default(),
         }
@@ -68,8 +74,29 @@ impl FakeJob {
                 JobOutcome::failed(Error::new(ErrorKind::Cancelled, "Cancelled"))
             }
             Plan::Never => std::future::pending().await,
+            Plan::Steps(steps, outcome) => {
+                for parts in steps {
+                    self.show(parts, emitter).await;
+                    self.fake.steps.acquire().await.unwrap().forget();
+                }
+                outcome
+            }
+            Plan::Run(steps, outcome) => {
+                for parts in steps {
+                    self.show(parts, emitter).await;
+                }
+                outcome
+            }
             Plan::Process(argv, options, stdio) => self.process(&argv, &options, stdio).await,
         }
+    }
+
+    async fn show(&self, parts: Vec<JobPart>, emitter: &SignalEmitter<'_>) {
+        *self.parts.lock().unwrap() = parts;
+        let object = JobObject {
+            api: Arc::new(Stage(self.info())),
+        };
+        object.parts_changed(emitter).await.unwrap();
     }
 
     async fn process(&self, argv: &[String], options: &ExecOptions, stdio: [OwnedFd; 3]) -> JobOutcome {
@@ -120,7 +147,7 @@ impl JobApi for FakeJob {
             stage: self.stage.lock().unwrap().clone(),
             fraction: -1.0,
             message: String::new(),
-            parts: Vec::new(),
+            parts: self.parts.lock().unwrap().clone(),
         }
     }
 

@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, ManagerApi};
 use banger_bus::{
-    CreateOptions, Error, ErrorKind, ImportKernelOptions, PruneOptions, PullOptions, RegisterOptions, Result,
-    path,
+    CreateOptions, Error, ErrorKind, ImportKernelOptions, JobOutcome, JobPart, PruneOptions, PullOptions,
+    RegisterOptions, Result, path,
 };
 use zbus::OwnedObjectPath;
 
 use super::Fake;
-use super::image::not_here;
+use super::image::DIGEST;
 use super::job::Plan;
 use super::vm::vm_id;
 
@@ -66,8 +66,29 @@ impl ManagerApi for Fake {
 
     async fn pull_image(&self, caller: Caller, name: String, options: PullOptions) -> Result<JobPath> {
         self.called(format!("pull {name} force={:?}", options.force));
-        self.job(&caller, "pull-image", Plan::Done(path::image(&name)))
-            .await
+        let done = |name: &str| JobOutcome {
+            object: Some(path::image(name)),
+            ..JobOutcome::done()
+        };
+        let plan = match name.as_str() {
+            "alpine" => Plan::Run(two_layers(), done("alpine:3.20")),
+            "watched" => Plan::Steps(two_layers(), done("alpine:3.20")),
+            "many" => Plan::Steps(many_layers(), done("alpine:3.20")),
+            "options" => {
+                self.called(format!("{options:?}"));
+                Plan::Done(path::image(&name))
+            }
+            "private" => Plan::Fail(
+                Error::new(
+                    ErrorKind::LoginRequired,
+                    "The registry \"r.example\" wants a login",
+                )
+                .hint("Log in with `docker login r.example`\nOr give another reference"),
+                None,
+            ),
+            _ => Plan::Done(path::image(&name)),
+        };
+        self.job(&caller, "pull-image", plan).await
     }
 
     async fn register_image(
@@ -83,11 +104,30 @@ impl ManagerApi for Fake {
     }
 
     async fn look_up_image(&self, name: String) -> Result<OwnedObjectPath> {
-        Ok(path::image(&name))
+        match name.as_str() {
+            "docker.io/library/alpine:3.20" => Ok(path::image("alpine:3.20")),
+            "debian-bookworm" | "alpine:3.20" => Ok(path::image(&name)),
+            _ => Err(Error::new(
+                ErrorKind::NoSuchImage,
+                format!("No image is called {name:?}"),
+            )),
+        }
     }
 
-    async fn prune_images(&self, _: Caller, _: PruneOptions) -> Result<JobPath> {
-        not_here()
+    async fn prune_images(&self, caller: Caller, options: PruneOptions) -> Result<JobPath> {
+        let (all, dry_run) = (options.all == Some(true), options.dry_run == Some(true));
+        self.called(format!("prune all={all} dry_run={dry_run}"));
+        let mut names = vec![DIGEST.to_owned()];
+        if all {
+            names.push("alpine:3.20".to_owned());
+        }
+        let outcome = JobOutcome {
+            names,
+            bytes: Some(3 << 20),
+            ..JobOutcome::done()
+        };
+        self.job(&caller, "prune-images", Plan::Run(Vec::new(), outcome))
+            .await
     }
 
     async fn pull_kernel(&self, caller: Caller, name: String, _: PullOptions) -> Result<JobPath> {
@@ -123,4 +163,43 @@ impl ManagerApi for Fake {
             row("disk_size", "8G"),
         ])
     }
+}
+
+const MIB: u64 = 1 << 20;
+
+fn part(name: &str, state: &str, done: u64, total: u64) -> JobPart {
+    (name.to_owned(), state.to_owned(), done, total)
+}
+
+/// One that is fetched, and one that was here.
+fn two_layers() -> Vec<Vec<JobPart>> {
+    let step = |a: (&str, u64), b: (&str, u64)| {
+        vec![
+            part("aaaaaaaaaaaa", a.0, a.1, 4 * MIB),
+            part("bbbbbbbbbbbb", b.0, b.1, MIB),
+        ]
+    };
+    vec![
+        step(("waiting", 0), ("waiting", 0)),
+        step(("fetching", MIB), ("cached", 0)),
+        step(("fetching", 3 * MIB), ("unpacking", 0)),
+        step(("fetched", 0), ("done", MIB)),
+        step(("done", 4 * MIB), ("done", MIB)),
+    ]
+}
+
+/// A hundred; four are worked on, then all are done.
+fn many_layers() -> Vec<Vec<JobPart>> {
+    let step = |active: std::ops::Range<u64>| {
+        let layers = (0..100).map(|i| {
+            let state = match i {
+                i if active.contains(&i) => "fetching",
+                i if i < active.start => "done",
+                _ => "waiting",
+            };
+            part(&format!("{i:012}"), state, i, 1000)
+        });
+        layers.collect()
+    };
+    vec![step(10..14), step(50..54), step(100..100)]
 }

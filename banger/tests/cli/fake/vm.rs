@@ -76,7 +76,22 @@ impl VmApi for FakeVm {
         options: ExecOptions,
         stdio: [OwnedFd; 3],
     ) -> Result<JobPath> {
-        let plan = if argv == ["hang"] {
+        if options.user.is_some() || options.entrypoint.is_some() {
+            let ExecOptions {
+                user,
+                working_directory,
+                entrypoint,
+                shell,
+                ..
+            } = &options;
+            self.fake.called(format!(
+                "exec {argv:?} {user:?} {working_directory:?} entrypoint={entrypoint:?} shell={shell:?}"
+            ));
+        }
+        let plan = if options.entrypoint == Some(true) {
+            let program = ["sh", "-c", "exit $#", "entrypoint"].map(str::to_owned);
+            Plan::Process([&program[..], &argv].concat(), options, stdio)
+        } else if argv == ["hang"] {
             self.fake.called("hang");
             Plan::Never
         } else {
