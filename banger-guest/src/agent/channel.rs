@@ -21,8 +21,8 @@ const MAX_VARIABLES: usize = 4096;
 
 /// What the login itself decides.
 const OF_A_LOGIN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
-/// The status of a process whose user is not there: it was not executed.
-const NO_USER: u32 = 126;
+/// The status of a process whose user is not there, as docker has it: nothing was tried.
+const NO_USER: u32 = 125;
 
 /// One channel of a connection.
 pub(super) struct Channel {

@@ -248,7 +248,7 @@ mod tests {
         let client = logged_in("root", &[]).await;
         let user = |user| [(USER_VARIABLE, user), (WORKDIR_VARIABLE, "/")];
         let (out, err, status) = output(&client, &user("no-such-user"), "id").await;
-        assert_eq!((out.as_str(), status), ("", Some(126)));
+        assert_eq!((out.as_str(), status), ("", Some(125)));
         assert!(err.contains("no user \"no-such-user\""), "{err}");
         if !rustix::process::geteuid().is_root() {
             println!("skipped: only root can become another user");

@@ -264,7 +264,7 @@ async fn bundles_are_written_where_one_says() {
     assert_eq!(outcome.error, None);
     assert_eq!(outcome.object, Some(path::image("alpine:latest")));
     let bundle = fs::read(&file).unwrap();
-    assert_eq!(outcome.names, [named.clone()]);
+    assert_eq!(outcome.names, std::slice::from_ref(&named));
     assert_eq!(outcome.bytes, Some(bundle.len() as u64));
     assert_eq!(outcome.digest, Some(Digest::of(&bundle).to_string()));
     let again = image.export(named, ExportOptions::default()).await;

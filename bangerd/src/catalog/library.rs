@@ -8,6 +8,7 @@ use banger_bus::{Error, ErrorKind, JobOutcome, Result, path};
 use banger_image::Cancel;
 use banger_image::image::{self, Image, ImageKernel};
 use banger_image::kernel::{self, Kernel};
+use banger_image::oci::Reference;
 use banger_model::{Dirs, ImageName, KernelName};
 use tokio::sync::RwLock;
 use zbus::OwnedObjectPath;
@@ -277,6 +278,15 @@ fn done(object: OwnedObjectPath) -> JobOutcome {
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
     text.parse().map_err(|error: T::Err| invalid(error.to_string()))
+}
+
+/// The name for an image that its owner chose. A single word stays as it is; what looks like a
+/// reference gets its short form, by which each of its forms finds it.
+fn name_for(text: &str) -> Result<ImageName> {
+    match text.parse::<Reference>() {
+        Ok(reference) if text.contains(['/', ':', '@']) => Ok(reference.familiar()),
+        _ => parse(text),
+    }
 }
 
 fn absolute(path: &str) -> Result<()> {

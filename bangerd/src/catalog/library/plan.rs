@@ -3,12 +3,13 @@
 use banger_bus::{Error, ErrorKind, PullOptions, Result};
 use banger_image::catalog::{ImageEntry, ImageSource};
 use banger_image::image::{Image, Origin};
+use banger_image::kernel;
 use banger_image::oci::Reference;
 use banger_model::{Dirs, ImageName, KernelName};
 
 use super::super::error::{About, convert, in_catalogue};
 use super::super::offers;
-use super::parse;
+use super::{name_for, parse};
 
 /// What a caller says about a pull.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +33,7 @@ pub(super) enum Plan {
 impl Wish {
     pub(super) fn new(options: &PullOptions) -> Result<Self> {
         Ok(Self {
-            name: options.name.as_deref().map(parse).transpose()?,
+            name: options.name.as_deref().map(name_for).transpose()?,
             kernel: options.kernel.as_deref().map(parse).transpose()?,
             force: options.force.unwrap_or(false),
             insecure: options.insecure.unwrap_or(false),
@@ -48,6 +49,13 @@ impl Plan {
     /// When a word can be neither, or what was wished does not go with it.
     pub(super) fn new(dirs: &Dirs, asked: &str, wish: &Wish) -> Result<Self> {
         let catalog = offers::read(dirs).map_err(|error| convert(&error, About::Image))?;
+        if let Some(kernel) = &wish.kernel
+            && kernel::find(&dirs.kernels(), kernel).is_err()
+        {
+            // Before anything is fetched that would be of no use without it.
+            let known = catalog.kernel(kernel).map(drop);
+            known.map_err(|error| convert(&error, About::Kernel))?;
+        }
         let reference = asked.parse::<Reference>();
         let familiar = reference.as_ref().ok().map(Reference::familiar);
         let entry = [asked.parse().ok(), familiar.clone()]
@@ -206,6 +214,12 @@ mod tests {
         }
         let error = Plan::new(&dirs, "debian-minimal", &named).unwrap_err();
         assert!(error.message.contains("network"), "{error}");
+        let odd = Wish {
+            kernel: Some("hurd".parse().unwrap()),
+            ..Wish::default()
+        };
+        let error = Plan::new(&dirs, "alpine", &odd).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NoSuchKernel);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use banger_image::kernel::{self, Import, Kernel};
 use banger_model::{ImageName, KernelName};
 
 use super::super::error::About;
-use super::{Library, absolute, done, invalid, parse, waiting};
+use super::{Library, absolute, done, invalid, name_for, parse, waiting};
 use crate::core::progress::JobContext;
 use crate::core::sources::DEFAULT_KERNEL;
 use crate::jobs::no_object;
@@ -24,7 +24,7 @@ impl Library {
         rootfs: String,
         options: RegisterOptions,
     ) -> Result<JobPath> {
-        let name = parse::<ImageName>(name)?;
+        let name = name_for(name)?;
         absolute(&rootfs)?;
         for path in [&options.kernel_file, &options.modules].into_iter().flatten() {
             absolute(path)?;

@@ -6,19 +6,18 @@ use std::sync::Arc;
 use banger_bus::api::{Caller, JobPath};
 use banger_bus::{ExportOptions, JobOutcome, Result, path};
 use banger_image::image::{Exported, Publish};
-use banger_image::oci::Reference;
 use banger_image::{image, kernel};
 use banger_model::{ImageName, KernelName};
 use zbus::OwnedObjectPath;
 
 use super::super::error::About;
-use super::{Library, absolute, invalid, parse};
+use super::{Library, absolute, invalid, name_for};
 use crate::core::progress::JobContext;
 
 impl Library {
     /// Lists an image under one more name.
     pub(crate) async fn tag(self: &Arc<Self>, name: &ImageName, new: &str) -> Result<OwnedObjectPath> {
-        let new = tag_name(new)?;
+        let new = name_for(new)?;
         // In one order, so that two who tag to and fro do not wait for each other.
         let mut turns = [format!("image {name}"), format!("image {new}")];
         turns.sort_unstable();
@@ -124,15 +123,6 @@ impl Library {
                 Ok(outcome(&published.await?))
             })
             .await
-    }
-}
-
-/// A single word stays as it is; what looks like a reference gets its short form, by which each
-/// of its forms finds it.
-fn tag_name(new: &str) -> Result<ImageName> {
-    match new.parse::<Reference>() {
-        Ok(reference) if new.contains(['/', ':', '@']) => Ok(reference.familiar()),
-        _ => parse(new),
     }
 }
 
