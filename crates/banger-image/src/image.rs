@@ -7,8 +7,8 @@
 
 mod bundle;
 mod export;
-mod publish;
 mod oci;
+mod publish;
 mod pull;
 mod register;
 mod tag;
@@ -22,8 +22,8 @@ use banger_model::{ImageConfig, ImageName, KernelName};
 use serde::{Deserialize, Serialize};
 
 pub use export::export;
-pub use publish::publish;
 pub use oci::{PullReference, pull_reference};
+pub use publish::publish;
 pub use pull::{Pull, pull};
 pub use register::{Register, promote, register};
 pub use tag::tag;

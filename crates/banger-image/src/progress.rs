@@ -163,7 +163,9 @@ impl Cancel {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cancelled = self.cancelled.load(Ordering::SeqCst);
-        f.debug_struct("Shared").field("cancelled", &cancelled).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("cancelled", &cancelled)
+            .finish_non_exhaustive()
     }
 }
 
