@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process;
 
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::bundle::{self, Manifest};
+use crate::error::chain;
 use crate::layer::testing;
 
 /// What a child that was taken over would try.
@@ -92,16 +95,6 @@ fn layer(stored: &[u8], compression: Compression, content: &[u8]) -> Layer {
 
 fn gzip_layer(content: &[u8]) -> Layer {
     layer(&testing::gzip(content), Compression::Gzip, content)
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// What the kernel says about the child (proc(5), status). This test program's main thread
@@ -265,4 +258,126 @@ fn a_layer_that_lies_is_refused() {
         let text = chain(&session.layer(&bad, &mut |_| {}).unwrap_err());
         assert!(text.contains(words), "{text}");
     }
+}
+
+#[test]
+fn a_bundle_comes_through() {
+    let size = 3 << 20;
+    let rootfs = tempfile::tempfile().unwrap();
+    rootfs.set_len(size).unwrap();
+    rootfs.write_all_at(&[5; 9000], 1 << 20).unwrap();
+    let manifest = format!(
+        r#"{{"kind":"image","version":1,"name":"a:1","size":{size},"content":1,"created":5,"origin":"{}"}}"#,
+        "é".repeat(100)
+    );
+    let manifest = Manifest::parse(manifest.as_bytes()).unwrap();
+    let content = bundle::Content::Image {
+        rootfs: &rootfs,
+        size,
+    };
+    let mut stored = Vec::new();
+    bundle::write(&manifest, content, &mut stored, |_| Ok(())).unwrap();
+    let unpack = |stored: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(stored).unwrap();
+        file.rewind().unwrap();
+        let target = tempfile::tempfile().unwrap();
+        let copy = target.try_clone().unwrap();
+        let json = unpacker().bundle(&file, copy, &mut |_| {}, &Cancel::new())?;
+        Ok::<_, Error>((json, target))
+    };
+    let (json, target) = unpack(&stored).unwrap();
+    assert_eq!(json, manifest.to_json().unwrap());
+    assert_eq!(target.metadata().unwrap().len(), size);
+    let mut bytes = [0; 9001];
+    target.read_exact_at(&mut bytes, 1 << 20).unwrap();
+    assert!(bytes[..9000].iter().all(|&byte| byte == 5) && bytes[9000] == 0);
+    let error = unpack(&stored[..stored.len() - 9]).unwrap_err();
+    assert!(
+        matches!(error, Error::Unpack(UnpackError::Refused(_))),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_stays_so() {
+    let cancel = Cancel::new();
+    let target = tempfile::tempfile().unwrap();
+    let mut session = unpacker().spawn(target.try_clone().unwrap(), &cancel).unwrap();
+    // No file system has so much left.
+    session.reserve = u64::MAX;
+    let request = Request::Start {
+        seed: testing::seed(),
+        reserve: session.reserve,
+    };
+    session.ask(&request, &[target.as_fd()], &mut |_| {}).unwrap();
+    let content = testing::archive(&[("big", &vec![7; 8 << 20])]);
+    let error = session.layer(&gzip_layer(&content), &mut |_| {}).unwrap_err();
+    assert!(
+        matches!(error, Error::NoSpace { quota: false, .. }),
+        "{}",
+        chain(&error)
+    );
+    assert!(target.metadata().unwrap().len() < 8 << 20);
+}
+
+/// A quarter of the entries that there may be, with the largest window of zstd beside them:
+/// the others take what is left up to 256 MiB.
+#[test]
+fn memory_has_a_bound() {
+    const ENTRIES: u32 = 250_000;
+    const PEAK_MIB: u64 = 128 + (256 - 128) / 4 + 16;
+    let cancel = Cancel::new();
+    let (_, mut session) = start(&cancel);
+    let mut blob = tempfile::tempfile().unwrap();
+    let mut hasher = crate::Hasher::default();
+    let mut zstd = zstd::Encoder::new(&mut blob, 1).unwrap();
+    zstd.window_log(27).unwrap();
+    let mut write = |bytes: &[u8]| {
+        hasher.update(bytes);
+        zstd.write_all(bytes).unwrap();
+    };
+    for number in 0..ENTRIES {
+        // Names and times that a compressor cannot foresee: this is no bomb.
+        let mixed = number.wrapping_mul(0x9e37_79b1);
+        let name = format!("d{:03}/{mixed:08x}", number % 991);
+        write(&testing::header(&name, mixed));
+    }
+    write(&[0; 1024]);
+    zstd.finish().unwrap();
+    let size = blob.stream_position().unwrap();
+    blob.rewind().unwrap();
+    let layer = Layer {
+        blob,
+        size,
+        compression: Compression::Zstd,
+        diff_id: hasher.finish(),
+    };
+    session.layer(&layer, &mut |_| {}).unwrap();
+    assert!(matches!(
+        session.ask(&Request::Finish, &[], &mut |_| {}).unwrap(),
+        Reply::Finished { files, .. } if files > ENTRIES
+    ));
+    let peak: u64 = status(&session, "VmHWM").trim_end_matches(" kB").parse().unwrap();
+    assert!(peak <= PEAK_MIB << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_sparse_file_of_1_pib_is_refused() {
+    let (_, mut session) = start(&Cancel::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("sparse").unwrap();
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_entry_type(tar::EntryType::GNUSparse);
+    // Base 256 of 2^50 (GNU tar, tar.h).
+    header.as_gnu_mut().unwrap().realsize = [0x80, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0];
+    header.set_cksum();
+    let content = [&header.as_bytes()[..], &[0; 1024]].concat();
+    let error = session.layer(&gzip_layer(&content), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Layer { .. }), "{}", chain(&error));
 }
