@@ -309,3 +309,37 @@ fn an_image_with_a_kernel_of_its_own_is_exported_and_not_published() {
     ));
     assert!(machine.entries("published").is_empty());
 }
+
+/// What export, pull and tag take: `BANGER_ROOTFS=FILE cargo test --release … -- --nocapture`.
+#[test]
+fn measured_by_hand() {
+    let Some(rootfs) = std::env::var_os("BANGER_ROOTFS") else {
+        return crate::sources::say("skipped: BANGER_ROOTFS is not set");
+    };
+    let here = Machine::new();
+    let registered = image::register(&Register {
+        images: &here.images(),
+        name: "a".parse().unwrap(),
+        rootfs: rootfs.as_ref(),
+        kernel: ImageKernel::Reference("debian-6.1".parse().unwrap()),
+    })
+    .unwrap();
+    let start = std::time::Instant::now();
+    let exported = export(&here, "a", "a.tar.zst", false).unwrap();
+    crate::sources::say(&format!(
+        "exported {} bytes in {:?}",
+        exported.bytes,
+        start.elapsed()
+    ));
+    let there = Machine::new();
+    let catalog = catalog_of("image", "a", &exported.file);
+    for _ in 0..2 {
+        let start = std::time::Instant::now();
+        let pulled = there.pull_image(&catalog, "a").unwrap();
+        crate::sources::say(&format!("pulled in {:?}", start.elapsed()));
+        assert!(same(&registered.rootfs, &pulled.rootfs));
+    }
+    let start = std::time::Instant::now();
+    image::tag(&there.images(), &"a".parse().unwrap(), &"b".parse().unwrap()).unwrap();
+    crate::sources::say(&format!("tagged in {:?}", start.elapsed()));
+}
