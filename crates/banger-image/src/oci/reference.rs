@@ -84,7 +84,7 @@ impl Reference {
     /// A repository of the hub that looks like one of another host keeps the hub's name.
     fn short(&self) -> String {
         let full = self.to_string();
-        if self.host != HUB || split_host(&self.repository).0 != HUB {
+        if self.host != HUB || split_host(&self.repository).1 != self.repository {
             return full;
         }
         let text = &full[HUB.len() + 1..];
@@ -296,6 +296,15 @@ mod tests {
             assert_eq!(full.parse(), Ok(reference.clone()));
             assert_eq!(short.parse(), Ok(reference));
         }
+    }
+
+    #[test]
+    fn a_repository_with_the_hubs_own_name_keeps_its_name() {
+        let reference: Reference = "docker.io/docker.io/a/b".parse().unwrap();
+        assert_eq!(reference.repository(), "docker.io/a/b");
+        let short = reference.familiar();
+        assert_eq!(short.as_str(), "docker.io/docker.io/a/b:latest");
+        assert_eq!(short.as_str().parse(), Ok(reference));
     }
 
     #[test]
