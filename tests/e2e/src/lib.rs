@@ -3,6 +3,7 @@
 
 mod audit;
 mod bus;
+pub mod disk;
 mod guest;
 pub mod layer;
 pub mod layout;
@@ -14,6 +15,7 @@ mod rig;
 pub mod samples;
 mod store;
 mod systemd;
+pub mod trace;
 pub mod tree;
 mod watch;
 

@@ -66,6 +66,14 @@ pub(crate) fn wait_for_probes(dir: &Path) {
     }
 }
 
+/// Waits until a process has ended; false when it is still there after the limit.
+pub(crate) fn wait_for(pid: i32) -> bool {
+    match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(pidfd)) => wait(&pidfd),
+        _ => true,
+    }
+}
+
 /// Ends one process; false when it is still there after the limit.
 pub(crate) fn kill(pid: i32) -> bool {
     let Some(Ok(pidfd)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The head of a request and of an answer are at most this long.
 const MAX_HEAD: u64 = 64 << 10;
@@ -23,6 +23,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// How many of the same path came before.
     pub earlier: usize,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// What is done with a request.
@@ -139,10 +141,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, ended: &AtomicBool) {
         }
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
-            if let Some(request) = read_request(&client) {
-                // Who leaves before the end has a reason of its own.
-                _ = serve(&client, request, &shared);
-            }
+            // Who leaves before the end has a reason of its own.
+            _ = match read_request(&client) {
+                Some(request) => serve(&client, request, &shared),
+                // As servers do to who begins with TLS.
+                None => (&client).write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"),
+            };
             _ = client.shutdown(Shutdown::Both);
         });
     }
@@ -163,6 +167,7 @@ fn read_request(client: &TcpStream) -> Option<Request> {
         path: words.next()?.to_owned(),
         headers: headers.collect(),
         earlier: 0,
+        at: Instant::now(),
     })
 }
 

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Blocking, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::layout::{Image, Layout};
 use crate::rig::finished;
 
 /// Who may log in where a login is asked for.
@@ -24,23 +25,85 @@ const PUSH_LIMIT: Duration = Duration::from_secs(300);
 pub struct Registry {
     process: Child,
     address: String,
-    login: bool,
+    kind: Kind,
+    dir: TempDir,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Open,
+    Login,
+    Tls,
+}
+
+/// A registry, and the layout that it was filled from.
+#[derive(Debug)]
+pub struct Stock {
+    pub registry: Registry,
+    pub layout: Layout,
     _dir: TempDir,
+}
+
+impl Stock {
+    /// A registry with images, each as `test/NAME:1`. `None` where that cannot be had; why was
+    /// said.
+    ///
+    /// # Panics
+    /// When the registry does not take them.
+    pub async fn of<const N: usize>(images: [(&str, Result<Image, String>); N]) -> Option<Self> {
+        Self::fill(Registry::start()?, images).await
+    }
+
+    /// The same in a registry that was started already.
+    ///
+    /// # Panics
+    /// When the registry does not take them.
+    pub async fn fill<const N: usize>(
+        registry: Registry,
+        images: [(&str, Result<Image, String>); N],
+    ) -> Option<Self> {
+        let dir = tempfile::tempdir_in(crate::rig::temporary()).expect("a temporary directory can be made");
+        let mut layout = Layout::create(dir.path());
+        for (name, image) in images {
+            match image {
+                Ok(image) => layout.add(name, &image),
+                Err(why) => {
+                    crate::skipped("registry", &why);
+                    return None;
+                }
+            }
+            registry.push(layout.dir(), name, &format!("test/{name}:1")).await;
+        }
+        Some(Self {
+            registry,
+            layout,
+            _dir: dir,
+        })
+    }
 }
 
 impl Registry {
     /// A registry that anybody may read and fill. `None` where the programs are missing; that
     /// was said.
     pub fn start() -> Option<Self> {
-        Self::launch(false)
+        Self::launch(Kind::Open)
     }
 
     /// The same, with a login: [`USER`] and [`PASSWORD`].
     pub fn with_login() -> Option<Self> {
-        Self::launch(true)
+        Self::launch(Kind::Login)
     }
 
-    fn launch(login: bool) -> Option<Self> {
+    /// The same by TLS, with a certificate of [`Registry::authority`].
+    pub fn with_tls() -> Option<Self> {
+        if !crate::has_program("openssl") {
+            crate::skipped("registry", "no openssl here");
+            return None;
+        }
+        Self::launch(Kind::Tls)
+    }
+
+    fn launch(kind: Kind) -> Option<Self> {
         for program in ["docker-registry", "skopeo", "umoci"] {
             if !crate::has_program(program) {
                 crate::skipped("registry", &format!("no {program} here"));
@@ -53,7 +116,7 @@ impl Registry {
             .expect("a temporary directory can be made");
         let mut process = Blocking::new("docker-registry")
             .arg("serve")
-            .arg(configuration(dir.path(), login))
+            .arg(configuration(dir.path(), kind))
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -68,8 +131,8 @@ impl Registry {
         let mut registry = Self {
             process,
             address: String::new(),
-            login,
-            _dir: dir,
+            kind,
+            dir,
         };
         registry.address = address.expect("the registry says where it listens");
         Some(registry)
@@ -78,6 +141,11 @@ impl Registry {
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The certificate of who vouches for a registry with TLS.
+    pub fn authority(&self) -> Option<PathBuf> {
+        (self.kind == Kind::Tls).then(|| self.dir.path().join("ca.crt"))
     }
 
     /// The reference of an image of this registry.
@@ -99,7 +167,7 @@ impl Registry {
             "--preserve-digests",
             "--dest-tls-verify=false",
         ]);
-        if self.login {
+        if self.kind == Kind::Login {
             skopeo.args(["--dest-creds", &format!("{USER}:{PASSWORD}")]);
         }
         skopeo
@@ -119,15 +187,24 @@ impl Drop for Registry {
     }
 }
 
-fn configuration(dir: &Path, login: bool) -> std::path::PathBuf {
+fn configuration(dir: &Path, kind: Kind) -> PathBuf {
     let show = |name: &str| dir.join(name).display().to_string();
+    let mut tls = String::new();
+    if kind == Kind::Tls {
+        certificates(dir);
+        tls = format!(
+            ", tls: {{certificate: '{}', key: '{}'}}",
+            show("crt"),
+            show("key")
+        );
+    }
     let mut text = format!(
         "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\n\
          storage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
-         http: {{addr: '127.0.0.1:0', secret: none}}\n",
+         http: {{addr: '127.0.0.1:0', secret: none{tls}}}\n",
         show("storage")
     );
-    if login {
+    if kind == Kind::Login {
         fs::write(dir.join("htpasswd"), format!("{HTPASSWD}\n")).expect("the directory is writable");
         text += &format!(
             "auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n",
@@ -137,6 +214,23 @@ fn configuration(dir: &Path, login: bool) -> std::path::PathBuf {
     let file = dir.join("config.yml");
     fs::write(&file, text).expect("the directory is writable");
     file
+}
+
+/// An authority (`ca.crt`), and a certificate (`crt`, `key`) of it for the loopback.
+fn certificates(dir: &Path) {
+    let script = "
+        new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2'
+        openssl req -x509 $new -keyout ca.key -out ca.crt -subj '/CN=test authority'
+        openssl req $new -keyout key -out csr -subj '/CN=127.0.0.1'
+        printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' >extensions
+        openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \\
+            -extfile extensions -out crt";
+    let out = Blocking::new("sh")
+        .args(["-euc", script])
+        .current_dir(dir)
+        .output();
+    let out = out.expect("sh can be started");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// The address in a line of the registry's log: `… msg="listening on 127.0.0.1:40001" …`.

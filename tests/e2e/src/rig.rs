@@ -42,9 +42,14 @@ impl Rig {
     /// A user with `content` in his store. `None` when the content cannot be had here; why
     /// was said.
     pub async fn new(content: Content) -> Option<Self> {
+        Self::for_rung("guest", content).await
+    }
+
+    /// The same for a test of another rung.
+    pub async fn for_rung(rung: &str, content: Content) -> Option<Self> {
         let rig = Self::empty();
         if let Err(why) = store::fill(&rig, content).await {
-            crate::skipped("guest", &why);
+            crate::skipped(rung, &why);
             return None;
         }
         Some(rig)
@@ -189,6 +194,38 @@ impl Rig {
         self.run_bare(&["--rm", "--name", "first", "--", "true"])
             .await
             .ok();
+    }
+
+    /// Pulls an image of a registry on the loopback, and what the result line says of it.
+    pub async fn pull(&self, reference: &str, more: &[&str]) -> serde_json::Value {
+        let out = self.try_pull(reference, more).await.ok();
+        let text = out.text();
+        let result = text
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok());
+        result.unwrap_or_else(|| panic!("no result in {out}"))
+    }
+
+    /// The same where it may fail.
+    pub async fn try_pull(&self, reference: &str, more: &[&str]) -> Out {
+        let mut command = self.command(["image", "pull", "--insecure", "--json"]);
+        finished(command.args(more).arg(reference), 2 * LIMIT).await
+    }
+
+    /// What `image show --json` says of an image.
+    pub async fn show_image(&self, image: &str) -> serde_json::Value {
+        let json = self.banger(["image", "show", "--json", image]).await.ok().json();
+        json.get(0).unwrap_or(&json).clone()
+    }
+
+    /// The file of an image.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub async fn rootfs(&self, image: &str) -> PathBuf {
+        let shown = self.show_image(image).await;
+        shown["rootfs"].as_str().expect("it has a file").into()
     }
 
     /// One property of a VM, as text.

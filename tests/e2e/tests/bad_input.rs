@@ -90,7 +90,8 @@ async fn bad_words_are_refused_by_name() {
         .await
         .exits(1)
         .says(&["nothing"]);
-    rig.banger(["image", "pull", "nothing"])
+    // A word alone would be asked for at docker.io.
+    rig.banger(["image", "pull", "https://nothing"])
         .await
         .exits(1)
         .says(&["nothing"]);
