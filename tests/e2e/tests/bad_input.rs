@@ -37,7 +37,8 @@ async fn bad_words_are_refused_by_name() {
             .exits(1)
             .says(&["VM name", name]);
     }
-    create(&["--image", "no-such-image", "x"])
+    // A word alone would be asked for at docker.io.
+    create(&["--image", "https://no-such-image", "x"])
         .await
         .exits(1)
         .says(&["no-such-image"]);
@@ -90,7 +91,6 @@ async fn bad_words_are_refused_by_name() {
         .await
         .exits(1)
         .says(&["nothing"]);
-    // A word alone would be asked for at docker.io.
     rig.banger(["image", "pull", "https://nothing"])
         .await
         .exits(1)
