@@ -31,6 +31,29 @@ enum Shell {
 const ZSH_AUTOLOAD: &str =
     "if [ \"$funcstack[1]\" = _banger ]; then\n    _clap_dynamic_completer_banger \"$@\"\nfi\n";
 
+/// Bash breaks words at ':', which names of images have. Here they are whole while `banger` is
+/// asked, and of its answers only what follows the last ':' is given to bash.
+const BASH_WHOLE_WORDS: &str = r#"
+_banger_whole_words() {
+    local words=() current=0 i whole
+    for i in "${!COMP_WORDS[@]}"; do
+        if ((i > 1)) && [[ ${COMP_WORDS[i]} == :* || ${COMP_WORDS[i-1]} == *: ]]; then
+            words[${#words[@]}-1]+=${COMP_WORDS[i]}
+        else
+            words+=("${COMP_WORDS[i]}")
+        fi
+        ((i == COMP_CWORD)) && current=$((${#words[@]} - 1))
+    done
+    whole=${words[current]}
+    local COMP_WORDS=("${words[@]}") COMP_CWORD=$current
+    _clap_complete_banger "$1" "$whole" "$3"
+    if [[ $whole == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${whole%"${whole##*:}"}"}")
+    fi
+}
+complete -o nospace -o bashdefault -F _banger_whole_words banger
+"#;
+
 impl Completion {
     pub(crate) fn run(&self) -> Result<()> {
         let name = match self.shell {
@@ -46,9 +69,11 @@ impl Completion {
         shell
             .write_registration("COMPLETE", "banger", "banger", "banger", &mut script)
             .map_err(Error::Output)?;
-        if let Shell::Zsh = self.shell {
-            script.extend(ZSH_AUTOLOAD.as_bytes());
-        }
+        script.extend(match self.shell {
+            Shell::Bash => BASH_WHOLE_WORDS.as_bytes(),
+            Shell::Zsh => ZSH_AUTOLOAD.as_bytes(),
+            Shell::Fish => &[],
+        });
         output::data(&script)
     }
 }

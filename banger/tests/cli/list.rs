@@ -93,8 +93,20 @@ fn completion_knows_names_and_never_starts_a_daemon() {
     let nobody = Host::without_daemon();
     assert!(!complete(&nobody, &["vm", "stop", "b"]).contains("boot"));
     assert!(!nobody.path("run/banger").exists());
-    let script = "source /dev/stdin; COMP_WORDS=(banger vm stop b); COMP_CWORD=3; COMP_TYPE=9; \
-                  _clap_complete_banger banger b stop; echo \"${COMPREPLY[@]}\"";
+    for shell in ["bash", "zsh", "fish"] {
+        let script = nobody.run(&["completion", shell]);
+        assert!(
+            script.status == Some(0) && script.out.contains("banger"),
+            "{script:?}"
+        );
+    }
+}
+
+/// What bash makes of a line, broken into words as bash does it.
+fn bash(host: &Host, words: &[&str]) -> String {
+    let script = "source /dev/stdin; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9; \
+                  f=$(complete -p banger); f=${f##*-F }; f=${f%% *}; \
+                  $f banger \"${!#}\" x; echo \"${COMPREPLY[@]}\"";
     let programs = std::path::Path::new(env!("CARGO_BIN_EXE_banger"))
         .parent()
         .unwrap();
@@ -107,14 +119,28 @@ fn completion_knows_names_and_never_starts_a_daemon() {
             .filter_map(|(key, value)| Some((key, value?))),
     )
     .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
-    .args(["-c", script])
-    .stdin(input(&host, &banger));
-    assert_eq!(bash.output().unwrap().stdout, b"b boot-fails\n");
-    for shell in ["bash", "zsh", "fish"] {
-        let script = nobody.run(&["completion", shell]);
-        assert!(
-            script.status == Some(0) && script.out.contains("banger"),
-            "{script:?}"
-        );
+    .args(["-c", script, "bash"])
+    .args(words)
+    .stdin(input(host, &banger));
+    String::from_utf8(bash.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn bash_completes_names_with_colons() {
+    let host = Host::new();
+    let lines = [
+        (&["banger", "vm", "stop", "b"][..], "b boot-fails\n"),
+        (&["banger", "image", "show", "al"], "alpine:3.20\n"),
+        (&["banger", "image", "show", "alpine", ":"], "3.20\n"),
+        (&["banger", "image", "show", "alpine", ":", "3"], "3.20\n"),
+        (
+            &["banger", "image", "delete", "alpine", ":", "3.20", "deb"],
+            "debian-bookworm\n",
+        ),
+        (&["banger", "image", "pull", "debian-m"], "debian-minimal\n"),
+        (&["banger", "image", "show", "x", ":", "3"], "\n"),
+    ];
+    for (words, completed) in lines {
+        assert_eq!(bash(&host, words), completed, "{words:?}");
     }
 }

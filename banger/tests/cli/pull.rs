@@ -83,7 +83,6 @@ fn a_terminal_has_a_line_for_each_layer_until_the_end() {
     screen.wait_for("bbbbbbbbbbbb  cached");
     host.fake.step();
     screen.wait_for("3.0 MiB / 4.0 MiB");
-    screen.wait_for("/s");
     screen.wait_for("bbbbbbbbbbbb  unpacking  [>");
     host.fake.step();
     screen.wait_for("aaaaaaaaaaaa  fetched       4.0 MiB");

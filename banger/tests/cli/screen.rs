@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -20,6 +21,12 @@ pub(crate) struct Screen {
     /// Lines that have left at the top.
     pub(crate) scrolled: usize,
 }
+
+/// Longer than any program here is silent.
+const LIMIT: Timespec = Timespec {
+    tv_sec: 30,
+    tv_nsec: 0,
+};
 
 impl Screen {
     pub(crate) fn new(columns: u16, rows: u16) -> Self {
@@ -58,8 +65,11 @@ impl Screen {
         // What is cut in the middle of a character is completed by the next read.
         let mut pending = Vec::new();
         while !self.text().contains(word) {
+            // The slave is open here too, so an end of the program is no end of the file.
+            let mut ready = [PollFd::new(&self.master, PollFlags::IN)];
+            let ready = poll(&mut ready, Some(&LIMIT)).unwrap();
+            assert!(ready > 0, "no {word:?} in {}", self.text());
             let read = self.master.read(&mut buffer).unwrap();
-            assert!(read > 0, "no {word:?} in {}", self.text());
             pending.extend(&buffer[..read]);
             let valid = match std::str::from_utf8(&pending) {
                 Ok(text) => text.len(),
