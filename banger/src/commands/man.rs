@@ -38,7 +38,8 @@ fn pages(command: &Command, name: &str, directory: &Path) -> Result<()> {
         .render(&mut text)
         .map_err(Error::Output)?;
     let file = directory.join(format!("{name}.1"));
-    fs::write(&file, text).map_err(|e| Error::io(format!("Cannot write {file:?}"), e))?;
+    fs::write(&file, unfilled(&String::from_utf8_lossy(&text)))
+        .map_err(|e| Error::io(format!("Cannot write {file:?}"), e))?;
     for sub in command
         .get_subcommands()
         .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
@@ -46,6 +47,18 @@ fn pages(command: &Command, name: &str, directory: &Path) -> Result<()> {
         pages(sub, &format!("{name}-{}", sub.get_name()), directory)?;
     }
     Ok(())
+}
+
+/// Keeps the lines of the examples, which a manual page otherwise fills like any paragraph.
+fn unfilled(page: &str) -> String {
+    let Some((before, examples)) = page.split_once(".SH EXTRA\n") else {
+        return page.to_owned();
+    };
+    let (examples, after) = match examples.find("\n.SH ") {
+        Some(end) => examples.split_at(end + 1),
+        None => (examples, ""),
+    };
+    format!("{before}.SH EXAMPLES\n.nf\n{examples}.fi\n{after}")
 }
 
 #[cfg(test)]
@@ -64,6 +77,10 @@ mod tests {
             run.contains(".TH banger-vm-run 1") && run.contains("\\-\\-rm"),
             "{run}"
         );
+        let pull = fs::read_to_string(dir.path().join("man1/banger-image-pull.1")).unwrap();
+        let (_, examples) = pull.split_once(".SH EXAMPLES\n.nf\nExamples:\n").unwrap();
+        let (examples, _) = examples.split_once("\n.fi\n").unwrap();
+        assert!(examples.contains("\n  {\"event\":\"result\""), "{pull}");
         assert!(dir.path().join("man1/banger.1").exists());
         assert!(!dir.path().join("man1/banger-man.1").exists());
     }
