@@ -20,6 +20,8 @@ use crate::fail_point::fail_point;
 
 /// The image of VMs for which nobody chose one.
 pub(crate) const DEFAULT_IMAGE: &str = "debian-bookworm";
+/// What a disk has beside its image's file system where nobody chose its size, in bytes.
+const DISK_ROOM: u64 = 1 << 30;
 /// How often a name is made up that somebody else takes first.
 const NAME_TRIES: usize = 8;
 
@@ -248,7 +250,9 @@ impl Core {
                 kernel: request.kernel.clone(),
                 vcpus: request.vcpus.unwrap_or(defaults.vcpus.value),
                 memory_mib: request.memory_mib.unwrap_or(defaults.memory_mib.value),
-                disk_bytes: request.disk_bytes.unwrap_or(defaults.disk_bytes.value),
+                disk_bytes: request
+                    .disk_bytes
+                    .unwrap_or_else(|| disk_for(image.rootfs_bytes, defaults.disk_bytes.value)),
                 engine: request.engine,
                 network: request.network,
                 env: over(&image.config.env, &request.env),
@@ -275,6 +279,11 @@ impl Core {
     }
 }
 
+/// The default disk, or a larger one where the image would leave a guest no room in it.
+fn disk_for(image_bytes: u64, default_bytes: u64) -> u64 {
+    default_bytes.max(image_bytes.saturating_add(DISK_ROOM))
+}
+
 /// The image's environment, and the owner's over it.
 fn over(image: &BTreeMap<String, String>, owner: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut env = image.clone();
@@ -292,6 +301,12 @@ mod tests {
     use banger_model::Config;
 
     use super::*;
+
+    #[test]
+    fn a_large_image_gets_a_disk_that_holds_it() {
+        assert_eq!(disk_for(512 << 20, 8 << 30), 8 << 30);
+        assert_eq!(disk_for(20 << 30, 8 << 30), 21 << 30);
+    }
 
     #[test]
     fn options_are_read_and_refused_by_their_word() {
