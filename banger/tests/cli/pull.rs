@@ -22,7 +22,7 @@ fn each_layer_is_a_line_when_it_is_done() {
             "alpine: bbbbbbbbbbbb: done (cached)",
         ]
     );
-    let told = format!("alpine:3.20: pulled (digest {DIGEST}, 2 layers of which 1 cached, 4.0 MiB fetched, ");
+    let told = format!("alpine:3.20: pulled (digest {DIGEST}, 2 layers, 1 cached, 4.0 MiB fetched, ");
     assert!(
         ran.out.starts_with(&told) && ran.out.ends_with(" s)\n"),
         "{ran:?}"

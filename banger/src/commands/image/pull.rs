@@ -111,7 +111,12 @@ fn report(image: &ImageInfo, parts: &Parts, took: Duration) -> Finished {
         words.push(format!("digest {}", image.digest));
     }
     if !image.layers.is_empty() {
-        words.push(format!("{} layers of which {cached} cached", image.layers.len()));
+        let noun = if image.layers.len() == 1 {
+            "layer"
+        } else {
+            "layers"
+        };
+        words.push(format!("{} {noun}, {cached} cached", image.layers.len()));
     }
     if parts.fetched() > 0 {
         words.push(format!("{} fetched", bytes(fetched)));
