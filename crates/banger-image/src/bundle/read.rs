@@ -20,6 +20,9 @@ use crate::kernel::{MAX_CONFIG, MAX_KERNEL, MAX_UNPACKED};
 const MAX_HEADERS: u64 = 64 << 10;
 /// What other programs pad an archive to, in bytes.
 const MAX_PADDING: u64 = 1 << 20;
+/// The caller is asked at least once for so many bytes of content: a few bytes of a bundle may
+/// be gigabytes of it, and the disk must not be full before somebody looks.
+const CHECK: u64 = 16 << 20;
 /// The window that a decoder keeps in memory at most: 128 MiB.
 const WINDOW_LOG: u32 = 27;
 
@@ -66,7 +69,8 @@ impl Default for Limits {
 
 /// Unpacks a bundle into an empty file: an image's file system with its holes; or a kernel's
 /// `vmlinux`, `config` and `modules.tar`, one after the other as long as the manifest says.
-/// `check` is called with the bytes of the bundle that were read, and may stop it.
+/// `check` is called with the bytes of the bundle that were read, at least once for each 16 MiB
+/// of content, and may stop it.
 ///
 /// # Errors
 /// What is wrong with the bundle; the file has something of it then, and is of no use.
@@ -87,6 +91,7 @@ pub fn read(
     let mut archive = Archive::new(Bounded {
         decoder,
         read: 0,
+        checked: 0,
         limits: *limits,
     });
     let mut members = Members(archive.entries().map_err(BundleError::reading)?.raw(true));
@@ -329,6 +334,8 @@ impl<R: Read, C: FnMut(u64) -> io::Result<()>> Read for Counted<R, C> {
 struct Bounded<'d, R: Read, C: FnMut(u64) -> io::Result<()>> {
     decoder: Decoder<'d, BufReader<Counted<R, C>>>,
     read: u64,
+    /// What had come out when the caller was asked last.
+    checked: u64,
     limits: Limits,
 }
 
@@ -338,6 +345,11 @@ impl<R: Read, C: FnMut(u64) -> io::Result<()>> Read for Bounded<'_, R, C> {
         self.read += read as u64;
         let packed = self.decoder.get_ref().get_ref().read;
         self.limits.check(self.read, packed)?;
+        if self.read - self.checked >= CHECK {
+            self.checked = self.read;
+            let counted = self.decoder.get_mut().get_mut();
+            (counted.check)(counted.read)?;
+        }
         Ok(read)
     }
 }

@@ -72,6 +72,24 @@ fn a_file_system_comes_back_with_its_holes() {
 }
 
 #[test]
+fn a_bundle_is_looked_at_by_its_content_too() {
+    let full = tempfile::tempfile().unwrap();
+    for at in 0..60 {
+        full.write_all_at(&vec![1; MIB as usize], at * MIB).unwrap();
+    }
+    let bundle = bundle(&full, 60 * MIB);
+    assert!(bundle.len() < 100_000, "{}", bundle.len());
+    let mut looks = 0;
+    let target = tempfile::tempfile().unwrap();
+    read(&bundle[..], &target, &Limits::default(), |_| {
+        looks += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert!(looks >= 3, "{looks}");
+}
+
+#[test]
 fn the_same_content_gives_the_same_bundle() {
     let dir = tempfile::tempdir().unwrap();
     let rootfs = sparse(dir.path());
