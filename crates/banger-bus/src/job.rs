@@ -24,9 +24,11 @@ pub struct JobOutcome {
     /// `exec`: the signal that ended the command, without `SIG`.
     pub signal: Option<String>,
     /// `prune-images`: what was removed, an image's name or a layer's digest each. `export-…`
-    /// and `publish-…`: the file that was written.
+    /// and `publish-…`: the file that was written. `pull-image`: the layers that came over the
+    /// network, by the names of their parts.
     pub names: Vec<String>,
     /// `prune-images`: the bytes that were given back. `export-…` and `publish-…`: the file's.
+    /// `pull-image`: those that came over the network.
     pub bytes: Option<u64>,
     /// `export-…` and `publish-…`: `sha256:<64 hexadecimal digits>` of the file.
     pub digest: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use banger_bus::{ImageInfo, PullOptions};
+use banger_bus::{ImageInfo, JobOutcome, PullOptions};
 use clap::Args;
 
 use crate::client::{Client, done};
@@ -91,7 +91,7 @@ impl Pull {
             let Some(image) = image else {
                 return Ok(format!("{name}: pulled").into());
             };
-            let mut report = report(&image, &parts.lock(), took);
+            let mut report = report(&image, fetched(&outcome, &parts.lock()), took);
             if self.progress.quiet {
                 report.line = format!("{}: pulled", image.name);
             }
@@ -101,11 +101,19 @@ impl Pull {
     }
 }
 
+/// The number of layers that came over the network, and their bytes. What was seen while it went
+/// on is not all of it: a signal tells only the last of several changes.
+fn fetched(outcome: &JobOutcome, seen: &Parts) -> (usize, u64) {
+    match outcome.bytes {
+        Some(bytes) => (outcome.names.len(), bytes),
+        None => (seen.fetched(), seen.fetched_bytes()),
+    }
+}
+
 /// What came from where, and how long it took.
-fn report(image: &ImageInfo, parts: &Parts, took: Duration) -> Finished {
-    let fetched = parts.fetched_bytes();
+fn report(image: &ImageInfo, (layers, fetched): (usize, u64), took: Duration) -> Finished {
     // The same layer may be there twice, and was fetched once.
-    let cached = image.layers.len().saturating_sub(parts.fetched());
+    let cached = image.layers.len().saturating_sub(layers);
     let mut words = Vec::new();
     if !image.digest.is_empty() {
         words.push(format!("digest {}", image.digest));
@@ -118,7 +126,7 @@ fn report(image: &ImageInfo, parts: &Parts, took: Duration) -> Finished {
         };
         words.push(format!("{} {noun}, {cached} cached", image.layers.len()));
     }
-    if parts.fetched() > 0 {
+    if layers > 0 {
         words.push(format!("{} fetched", bytes(fetched)));
     } else if !image.layers.is_empty() {
         words.push("nothing fetched".to_owned());

@@ -14,7 +14,7 @@ use super::super::error::About;
 use super::super::offers;
 use super::fetcher::Fetcher;
 use super::plan::{Plan, Wish};
-use super::tally::Tally;
+use super::tally::{Fetched, Tally};
 use super::{Library, parse};
 use crate::core::progress::{JobContext, cancelled};
 use crate::core::sources::{DEFAULT_KERNEL, find_image};
@@ -37,7 +37,7 @@ impl Library {
             Ok(image) => image,
             Err(_) => {
                 let plan = Plan::new(&self.dirs, name.as_str(), &wish)?;
-                self.image_pulled(ctx, name.as_str(), &plan, &wish).await?
+                self.image_pulled(ctx, name.as_str(), &plan, &wish).await?.0
             }
         };
         if let ImageKernel::Reference(kernel) = &image.kernel
@@ -82,23 +82,24 @@ impl Library {
         self.kernel_pulled(ctx, kernel, force).await.map(drop)
     }
 
+    /// The image, and what was fetched for it.
     pub(super) async fn image_pulled(
         self: &Arc<Self>,
         ctx: &JobContext,
         asked: &str,
         plan: &Plan,
         wish: &Wish,
-    ) -> Result<Image> {
+    ) -> Result<(Image, Fetched)> {
         let images = self.dirs.images();
         let here = || image::load(&images, plan.name());
         let satisfied = plan.is_satisfied() && !wish.force;
         if satisfied && let Ok(image) = here() {
-            return Ok(image);
+            return Ok((image, Fetched::default()));
         }
         let (_turn, waited) = self.turn(ctx, &format!("image {}", plan.name())).await?;
         if let Ok(image) = here() {
             if satisfied || waited {
-                return Ok(image);
+                return Ok((image, Fetched::default()));
             }
             if !wish.force {
                 plan.may_replace(&image)?;
@@ -118,8 +119,8 @@ impl Library {
             })
             .await?;
         let (image, fetched) = pulled.map_err(|error| plan.error(asked, &error))?;
-        log(&image, asked, fetched, started);
-        Ok(image)
+        log(&image, asked, fetched.bytes, started);
+        Ok((image, fetched))
     }
 
     pub(super) async fn kernel_pulled(

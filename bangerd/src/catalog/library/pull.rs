@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use banger_bus::api::{Caller, JobPath};
-use banger_bus::{PullOptions, Result, path};
+use banger_bus::{JobOutcome, PullOptions, Result, path};
 use banger_model::KernelName;
 
 use super::plan::{Plan, Wish};
@@ -27,9 +27,13 @@ impl Library {
                 caller,
                 path::image(plan.name().as_str()),
                 |ctx| async move {
-                    let image = library.image_pulled(&ctx, &asked, &plan, &wish).await?;
+                    let (image, fetched) = library.image_pulled(&ctx, &asked, &plan, &wish).await?;
                     library.kernel_for(&ctx, &image, &plan, &wish).await?;
-                    Ok(done(path::image(image.name.as_str())))
+                    Ok(JobOutcome {
+                        names: fetched.names,
+                        bytes: Some(fetched.bytes),
+                        ..done(path::image(image.name.as_str()))
+                    })
                 },
             )
             .await

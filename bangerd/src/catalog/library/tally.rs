@@ -1,26 +1,37 @@
 //! How much of a pull came over the network.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use banger_image::{Part, PartState, Progress};
 
 /// Passes on what it hears, and adds up what was fetched.
 pub(super) struct Tally<'a> {
     inner: &'a dyn Progress,
-    fetched: AtomicU64,
+    fetched: Mutex<Fetched>,
+}
+
+/// What came over the network.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Fetched {
+    /// The parts that are whole, by their names.
+    pub(super) names: Vec<String>,
+    /// The bytes of them.
+    pub(super) bytes: u64,
 }
 
 impl<'a> Tally<'a> {
     pub(super) fn new(inner: &'a dyn Progress) -> Self {
         Self {
             inner,
-            fetched: AtomicU64::new(0),
+            fetched: Mutex::default(),
         }
     }
 
-    /// Bytes of all parts that are whole.
-    pub(super) fn fetched(&self) -> u64 {
-        self.fetched.load(Ordering::Relaxed)
+    pub(super) fn fetched(&self) -> Fetched {
+        self.fetched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -40,7 +51,9 @@ impl Progress for Tally<'_> {
     fn part(&self, part: &Part<'_>) {
         // Told once of each.
         if part.state == PartState::Fetched {
-            self.fetched.fetch_add(part.done, Ordering::Relaxed);
+            let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+            fetched.names.push(part.name.to_owned());
+            fetched.bytes = fetched.bytes.saturating_add(part.done);
         }
         self.inner.part(part);
     }
