@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-pub use debian::debian;
+pub use debian::{bench, debian};
 pub use layered::layered;
 
 use crate::layer::{Entry, Layer};

@@ -196,7 +196,7 @@ async fn bytes_that_are_not_those_of_the_digest_are_never_used() {
         }
     });
     let out = rig.try_pull(&proxy.reference(&by_digest), &[]).await.exits(1);
-    assert!(says(&out, "digest"), "{out}");
+    assert!(says(&out, "not what its name says"), "{out}");
     assert!(
         !proxy.take().iter().any(Request::is_blob),
         "nothing of it is believed"

@@ -10,8 +10,8 @@ use crate::output::{self, Finished, Progress, ProgressArgs, bytes};
 
 /// Remove fetched layers that no image needs; with --all also images that no VM uses
 ///
-/// Layers are kept so that a later pull need not fetch them again. Registered images of yours
-/// are only forgotten, and their files stay. Asks before an image is removed.
+/// Layers are kept so that a later pull need not fetch them again. Registered images are yours,
+/// and stay. Asks before an image is removed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   banger image prune               what is left of images that are gone

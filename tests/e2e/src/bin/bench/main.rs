@@ -1,5 +1,8 @@
 //! `make bench`: every figure of docs/performance.md with its other side, in one run.
 #![allow(clippy::print_stdout, reason = "the table is the program's output")]
+#![allow(clippy::print_stderr, reason = "each round is told while the next one runs")]
+
+mod pull;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,15 +32,21 @@ async fn main() {
         return;
     };
     machine();
-    // What every later run shares: archives in the cache, files in memory.
-    run_once(&rig).await;
-    let rows = [
-        run(&rig).await,
-        ready(&rig).await,
-        exec(&rig).await,
-        host_work(&rig).await,
-        memory(&rig).await,
-    ];
+    // The first run makes what every later one shares: archives in the cache, files in memory.
+    let only_pull = std::env::args().nth(1).is_some_and(|word| word == "pull");
+    let mut rows = Vec::new();
+    if !only_pull {
+        run_once(&rig).await;
+        rows.extend([
+            run(&rig).await,
+            ready(&rig).await,
+            exec(&rig).await,
+            host_work(&rig).await,
+            memory(&rig).await,
+        ]);
+    }
+    drop(rig);
+    rows.extend(pull::rows().await);
     println!("| what | banger | the other side | ratio | target |\n|---|---|---|---|---|");
     for row in rows {
         println!(
