@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const ROUNDS: usize = 5;
 
 struct Row {
-    what: &'static str,
+    what: String,
     ours: String,
     other: String,
     ratio: String,
@@ -46,7 +46,7 @@ async fn main() {
         ]);
     }
     drop(rig);
-    rows.extend(pull::rows().await);
+    rows.extend(pull::rows(std::env::args().nth(2).as_deref()).await);
     println!("| what | banger | the other side | ratio | target |\n|---|---|---|---|---|");
     for row in rows {
         println!(
@@ -183,7 +183,7 @@ async fn host_work(rig: &Rig) -> Row {
     }
     let ours = median(&ours);
     Row {
-        what: "host's work of create + start + delete, three calls of the CLI included",
+        what: "host's work of create + start + delete, three calls of the CLI included".to_owned(),
         ours: milliseconds(ours),
         other: String::new(),
         ratio: String::new(),
@@ -206,7 +206,7 @@ async fn memory(rig: &Rig) -> Row {
             .ok()
     });
     Row {
-        what: "memory of bangerd at rest (resident)",
+        what: "memory of bangerd at rest (resident)".to_owned(),
         ours: format!("{:.1} MiB", kib.unwrap_or(f64::NAN) / 1024.0),
         other: String::new(),
         ratio: String::new(),
@@ -348,10 +348,10 @@ fn rewritten(words: &[&str], dir: &Path) -> Vec<String> {
 }
 
 impl Row {
-    fn of(what: &'static str, ours: &[Duration], other: &[Duration], target: &'static str) -> Self {
+    fn of(what: &str, ours: &[Duration], other: &[Duration], target: &'static str) -> Self {
         let (ours, other) = (median(ours), median(other));
         Self {
-            what,
+            what: what.to_owned(),
             ours: milliseconds(ours),
             other: milliseconds(other),
             ratio: format!("{:.2}×", ours.as_secs_f64() / other.as_secs_f64()),
