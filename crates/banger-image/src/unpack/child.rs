@@ -1,5 +1,6 @@
 //! The confined side of the unpacker.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -17,6 +18,7 @@ use crate::bundle::{self, BundleError};
 use crate::ext4::{WriteError, Writer};
 use crate::layer::{self, Layer, LayerError, Limits};
 
+const NAME: &CStr = c"banger-unpack";
 /// The largest file; how much of it may be no hole, the space that must stay free says.
 const FILE_BYTES: u64 = MAX_DISK_BYTES;
 const OPEN_FILES: u64 = 16;
@@ -30,6 +32,8 @@ pub fn run_child() -> ExitCode {
         _ = writeln!(io::stderr(), "This command is started by bangerd with a socket");
         return ExitCode::FAILURE;
     }
+    // It was started by a link, whose name says nothing to who looks at processes.
+    _ = rustix::thread::set_name(NAME);
     let worker = Worker {
         address_space: ADDRESS_SPACE,
         file_bytes: FILE_BYTES,
