@@ -80,6 +80,11 @@ kinds!(
     FetchFailed,
     /// A registry wants a login, or refuses the one it was given.
     LoginRequired,
+    /// The root helper is not there or does not answer.
+    HelperUnavailable,
+    /// polkit refuses, or wants a password that nobody was asked for.
+    NotAuthorized,
+    NoSuchSlot,
     /// A state directory or database that this version must not touch.
     StoreUnusable,
     /// Everything else; the text says what.

@@ -8,6 +8,7 @@
 
 pub mod api;
 mod error;
+pub mod helper;
 mod info;
 mod job;
 mod manager;
@@ -17,6 +18,7 @@ pub mod path;
 mod vm;
 
 pub use error::{Error, ErrorKind, Result};
+pub use helper::{HelperObject, HelperObjectProxy as HelperProxy};
 pub use info::{ImageInfo, InfoError, JobInfo, JobPart, KernelInfo, VmInfo};
 pub use job::{
     JobObject, JobObjectProxy as JobProxy, JobOutcome, ProcessObject, ProcessObjectProxy as ProcessProxy,

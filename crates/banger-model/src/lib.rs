@@ -11,6 +11,7 @@ pub mod limits;
 pub mod name;
 pub mod signal;
 pub mod size;
+pub mod slot;
 pub mod spec;
 pub mod state;
 
@@ -20,5 +21,6 @@ pub use id::VmId;
 pub use image::{ImageConfig, Process};
 pub use name::{ImageName, KernelName, VmName};
 pub use size::Size;
+pub use slot::{GuestBridge, Slot, SlotHandle};
 pub use spec::{EngineChoice, NetworkMode, VmSpec};
 pub use state::{JobResult, StopReason, VmState};

@@ -47,7 +47,7 @@ pub struct MachineSpec {
     pub root_disk: OwnedFd,
     /// At most 20 bytes (virtio's limit), letters, digits and '-'.
     pub root_serial: String,
-    pub network: UserNetwork,
+    pub network: Network,
     pub console: ConsoleSink,
     /// A listening unix socket: the host's end of the guest's control channel.
     pub control: OwnedFd,
@@ -71,6 +71,23 @@ pub enum MachineType {
     Q35,
     /// Under KVM only: under emulation its timers cannot be calibrated.
     Microvm,
+}
+
+/// How the guest's one interface is connected.
+#[derive(Debug)]
+pub enum Network {
+    User(UserNetwork),
+    Tap(TapNetwork),
+}
+
+/// An interface of the host's, made and filtered by somebody else.
+#[derive(Debug)]
+pub struct TapNetwork {
+    /// Its name in the VMM's network namespace.
+    pub name: String,
+    /// A queue of it, attached; an engine that opens its tap by name needs none.
+    pub queue: Option<OwnedFd>,
+    pub mac: [u8; 6],
 }
 
 /// User-mode networking: no privilege, no interface on the host.
@@ -116,6 +133,8 @@ pub enum PlanError {
     Cmdline { bytes: usize, max: usize },
     #[error("Not a name for a machine: {0:?}")]
     Name(String),
+    #[error("The tap {0:?} was not opened")]
+    TapQueue(String),
     #[error("Cannot examine the {what}")]
     Descriptor {
         what: &'static str,

@@ -8,8 +8,8 @@ pub mod qemu;
 pub mod qmp;
 
 pub use engine::{
-    Accelerator, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, PlanError,
-    UserNetwork,
+    Accelerator, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, Network, PlanError,
+    TapNetwork, UserNetwork,
 };
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, VmmEvent};

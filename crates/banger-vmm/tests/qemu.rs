@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use banger_sys::launch::{LAUNCH_FAILED, run_launcher};
 use banger_sys::pidfd::Exit;
-use banger_vmm::{ConsoleSink, Qmp, QmpError, VmmEvent};
+use banger_vmm::{ConsoleSink, Network, Qmp, QmpError, VmmEvent};
 use serde_json::json;
 use support::{GREETING, launch, machine, qemu};
 
@@ -146,7 +146,9 @@ async fn a_guest_that_powers_off_ends_the_process() {
 async fn a_guest_that_resets_starts_again_in_the_same_process() {
     let Some(qemu) = qemu().await else { return };
     let (mut spec, mut host) = machine("reset");
-    spec.network.restrict = false;
+    if let Network::User(user) = &mut spec.network {
+        user.restrict = false;
+    }
     let launched = launch(&qemu, spec);
     launched.barrier.release().await.unwrap();
     for _ in 0..3 {

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use banger_bus::Error;
 use banger_model::VmId;
 use banger_store::VmRecord;
-use banger_vmm::{ConsoleSink, UserNetwork};
+use banger_vmm::{ConsoleSink, Network as Connection};
 
 use super::progress::JobContext;
 use super::registry::Core;
@@ -66,7 +66,7 @@ pub(crate) struct Slots {
     pub root_disk: Option<OwnedFd>,
     pub console: Option<ConsoleSink>,
     pub stderr: Option<OwnedFd>,
-    pub network: Option<UserNetwork>,
+    pub network: Option<Connection>,
     pub control: Option<OwnedFd>,
     pub monitor: Option<OwnedFd>,
     /// The host's public key, once it is made.

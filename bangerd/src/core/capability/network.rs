@@ -7,7 +7,7 @@ use banger_bus::Error;
 use banger_model::guest::{AGENT_PORT, GuestNetwork};
 use banger_model::{NetworkMode, VmId};
 use banger_store::VmRecord;
-use banger_vmm::UserNetwork;
+use banger_vmm::{Network as Connection, UserNetwork};
 
 use super::{Capability, Parts, Site};
 
@@ -28,7 +28,7 @@ impl Capability for Network {
             guest: ADDRESS,
             agent_port: AGENT_PORT,
         };
-        parts.fill(|parts| parts.network = Some(network));
+        parts.fill(|parts| parts.network = Some(Connection::User(network)));
         Ok(())
     }
 }

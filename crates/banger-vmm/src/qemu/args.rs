@@ -6,7 +6,9 @@ use banger_model::guest::CONTROL_PORT;
 use banger_sys::landlock::{Confinement, FileAccess, FileRule};
 use banger_sys::launch::{LaunchSpec, Limits};
 
-use crate::engine::{Accelerator, ConsoleSink, LaunchPlan, MachineSpec, MachineType, PlanError, UserNetwork};
+use crate::engine::{
+    Accelerator, ConsoleSink, LaunchPlan, MachineSpec, MachineType, Network, PlanError, TapNetwork,
+};
 use crate::qemu::Qemu;
 
 /// x86's COMMAND_LINE_SIZE, with its NUL.
@@ -21,6 +23,7 @@ const INITRD: RawFd = 11;
 const ROOT_DISK: RawFd = 12;
 const CONTROL: RawFd = 13;
 const MONITOR: RawFd = 14;
+const TAP: RawFd = 15;
 /// QEMU itself needs about 30; the user network one per connection of the guest.
 const OPEN_FILES: u64 = 4096;
 /// Below the owner's programs when memory runs out.
@@ -90,12 +93,7 @@ fn check(spec: &MachineSpec) -> Result<(), PlanError> {
     {
         return Err(PlanError::Serial(serial.clone()));
     }
-    let [10, 0, 2, host] = spec.network.guest.octets() else {
-        return Err(PlanError::GuestAddress(spec.network.guest));
-    };
-    if matches!(host, 0 | 2 | 3 | 255) {
-        return Err(PlanError::GuestAddress(spec.network.guest));
-    }
+    check_network(&spec.network)?;
     let bytes = spec.cmdline.len();
     if bytes > MAX_CMDLINE || spec.cmdline.contains(['\0', '\n']) {
         let max = MAX_CMDLINE;
@@ -105,6 +103,17 @@ fn check(spec: &MachineSpec) -> Result<(), PlanError> {
         return Err(PlanError::Name(spec.name.clone()));
     }
     Ok(())
+}
+
+fn check_network(network: &Network) -> Result<(), PlanError> {
+    match network {
+        Network::User(user) => match user.guest.octets() {
+            [10, 0, 2, host] if !matches!(host, 0 | 2 | 3 | 255) => Ok(()),
+            _ => Err(PlanError::GuestAddress(user.guest)),
+        },
+        Network::Tap(tap) if tap.queue.is_none() => Err(PlanError::TapQueue(tap.name.clone())),
+        Network::Tap(_) => Ok(()),
+    }
 }
 
 fn arguments(spec: &MachineSpec) -> Vec<String> {
@@ -193,16 +202,21 @@ fn channels(list: &mut Arguments) {
     list.option("-mon", "chardev=monitor,mode=control");
 }
 
-fn network(network: &UserNetwork, list: &mut Arguments) {
-    let restrict = if network.restrict { "on" } else { "off" };
-    list.option(
-        "-netdev",
-        format!(
-            "user,id=net,restrict={restrict},ipv6=off,hostfwd=tcp:127.0.0.1:0-{}:{}",
-            network.guest, network.agent_port
-        ),
-    );
-    let [a, b, c, d, e, f] = network.mac;
+fn network(network: &Network, list: &mut Arguments) {
+    let (backend, mac) = match network {
+        Network::User(user) => {
+            let restrict = if user.restrict { "on" } else { "off" };
+            let (guest, port) = (user.guest, user.agent_port);
+            let forward = format!("hostfwd=tcp:127.0.0.1:0-{guest}:{port}");
+            (
+                format!("user,id=net,restrict={restrict},ipv6=off,{forward}"),
+                user.mac,
+            )
+        }
+        Network::Tap(tap) => (format!("tap,id=net,fd={TAP}"), tap.mac),
+    };
+    list.option("-netdev", backend);
+    let [a, b, c, d, e, f] = mac;
     // Without its boot ROM: nothing is booted from the network.
     list.option(
         "-device",
@@ -235,7 +249,11 @@ fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
     for path in ["/etc/ld.so.cache", "/etc/localtime", "/etc/qemu"] {
         files.push(FileRule::path(path, FileAccess::Read));
     }
-    if !spec.network.restrict {
+    let user = match &spec.network {
+        Network::User(user) => Some(user),
+        Network::Tap(_) => None,
+    };
+    if user.is_some_and(|user| !user.restrict) {
         // The user network asks the host's resolvers; the directories because resolv.conf is
         // a link into them and is replaced, not rewritten.
         for path in [
@@ -254,8 +272,8 @@ fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
     Confinement {
         files,
         // The forwarded port is the kernel's choice, and the only one.
-        tcp_bind: Some(vec![0]),
-        tcp_connect: spec.network.restrict.then(Vec::new),
+        tcp_bind: Some(user.map(|_| 0).into_iter().collect()),
+        tcp_connect: user.is_none_or(|user| user.restrict).then(Vec::new),
         scoped: true,
     }
 }
@@ -264,7 +282,7 @@ fn descriptors(spec: MachineSpec) -> Vec<(OwnedFd, RawFd)> {
     let console = match spec.console {
         ConsoleSink::Stream(fd) | ConsoleSink::File(fd) => fd,
     };
-    vec![
+    let mut descriptors = vec![
         (console, CONSOLE),
         (spec.stderr, STDERR),
         (spec.kernel.into(), KERNEL),
@@ -272,7 +290,14 @@ fn descriptors(spec: MachineSpec) -> Vec<(OwnedFd, RawFd)> {
         (spec.root_disk, ROOT_DISK),
         (spec.control, CONTROL),
         (spec.monitor, MONITOR),
-    ]
+    ];
+    if let Network::Tap(TapNetwork {
+        queue: Some(queue), ..
+    }) = spec.network
+    {
+        descriptors.push((queue, TAP));
+    }
+    descriptors
 }
 
 #[derive(Default)]
@@ -311,6 +336,7 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+    use crate::engine::UserNetwork;
     use crate::qemu::Version;
 
     fn spec() -> MachineSpec {
@@ -327,17 +353,21 @@ mod tests {
             initrd: null(),
             root_disk: null(),
             root_serial: "banger-root".into(),
-            network: UserNetwork {
-                restrict: false,
-                mac: [0x02, 0xba, 0xff, 0, 1, 0x2c],
-                guest: [10, 0, 2, 15].into(),
-                agent_port: 1022,
-            },
+            network: user_network(false, [10, 0, 2, 15]),
             console: ConsoleSink::File(null()),
             control: null(),
             monitor: null(),
             stderr: null(),
         }
+    }
+
+    fn user_network(restrict: bool, guest: [u8; 4]) -> Network {
+        Network::User(UserNetwork {
+            restrict,
+            mac: [0x02, 0xba, 0xff, 0, 1, 0x2c],
+            guest: guest.into(),
+            agent_port: 1022,
+        })
     }
 
     fn qemu() -> Qemu {
@@ -378,7 +408,7 @@ mod tests {
     #[test]
     fn only_descriptors_and_the_system_are_reached_and_nothing_is_written() {
         let mut closed = spec();
-        closed.network.restrict = true;
+        closed.network = user_network(true, [10, 0, 2, 15]);
         let plan = plan(&qemu(), closed).unwrap();
         let confinement = &plan.spec.confinement;
         for rule in &confinement.files {
@@ -391,6 +421,24 @@ mod tests {
         assert_eq!(confinement.tcp_connect, Some(vec![]));
         assert_eq!(confinement.tcp_bind, Some(vec![0]));
         assert!(confinement.scoped);
+    }
+
+    #[test]
+    fn a_tap_is_passed_open_and_the_vmm_gets_no_network_of_its_own() {
+        let mut tap = spec();
+        tap.network = Network::Tap(TapNetwork {
+            name: "bt7".into(),
+            queue: Some(File::open("/dev/null").unwrap().into()),
+            mac: [2, 0x62, 0x6e, 0x67, 0, 7],
+        });
+        let plan = plan(&qemu(), tap).unwrap();
+        let words = plan.spec.arguments.join(" ");
+        assert!(words.contains("-netdev tap,id=net,fd=15"), "{words}");
+        assert!(words.contains("mac=02:62:6e:67:00:07"), "{words}");
+        assert!(plan.descriptors.iter().any(|(_, number)| *number == TAP));
+        assert_eq!(plan.spec.confinement.tcp_bind, Some(vec![]));
+        assert_eq!(plan.spec.confinement.tcp_connect, Some(vec![]));
+        assert!(!format!("{:?}", plan.spec.confinement).contains("resolv"));
     }
 
     #[test]
@@ -418,7 +466,7 @@ mod tests {
         let machine = refusal(&|s| s.machine = MachineType::Microvm);
         assert!(machine.contains("needs KVM"), "{machine}");
         for host in [0, 2, 3, 255] {
-            let address = refusal(&|s| s.network.guest = [10, 0, 2, host].into());
+            let address = refusal(&|s| s.network = user_network(false, [10, 0, 2, host]));
             assert!(address.contains("10.0.2.0/24"), "{address}");
         }
         let cmdline = refusal(&|s| s.cmdline = "x".repeat(2048));

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use banger_sys::file::sealed_memfd;
 use banger_sys::launch::{Launched, Launcher};
-use banger_vmm::{Accelerator, ConsoleSink, Engine, LaunchPlan, MachineSpec, MachineType, Qemu, UserNetwork};
+use banger_vmm::{
+    Accelerator, ConsoleSink, Engine, LaunchPlan, MachineSpec, MachineType, Network, Qemu, UserNetwork,
+};
 
 /// The guest says this, then its command line and a line break; the letter is the initramfs'
 /// size in bytes.
@@ -102,12 +104,12 @@ pub(crate) fn machine(cmdline: &str) -> (MachineSpec, Host) {
         initrd: sealed_memfd("initramfs", &[&[0; b'I' as usize]]).unwrap(),
         root_disk: disk.into(),
         root_serial: "banger-root".into(),
-        network: UserNetwork {
+        network: Network::User(UserNetwork {
             restrict: true,
             mac: [0x02, 0xba, 0, 0, 0, 1],
             guest: [10, 0, 2, 15].into(),
             agent_port: 1022,
-        },
+        }),
         console: ConsoleSink::Stream(console_end.into()),
         control: listen("control"),
         monitor: listen("monitor"),
