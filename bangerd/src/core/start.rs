@@ -9,7 +9,7 @@ use banger_model::{StopReason, VmState};
 use banger_store::{VmRecord, VmmProcess};
 use banger_sys::launch::Launched;
 use banger_sys::pidfd::ProcessIdentity;
-use banger_vmm::{Accelerator, Engine, MachineSpec};
+use banger_vmm::{Accelerator, Channels, Engine, MachineSpec};
 
 use super::capability::{Kind, Slots};
 use super::engine::Chosen;
@@ -289,8 +289,10 @@ fn machine_spec(record: &VmRecord, chosen: &Chosen, parts: Slots) -> Result<Mach
         root_serial: ROOT_SERIAL.to_owned(),
         network: parts.network.ok_or_else(|| missing("network"))?,
         console: parts.console.ok_or_else(|| missing("console"))?,
-        control: parts.control.ok_or_else(|| missing("control channel"))?,
-        monitor: parts.monitor.ok_or_else(|| missing("monitor"))?,
+        channels: Channels::Sockets {
+            control: parts.control.ok_or_else(|| missing("control channel"))?,
+            monitor: parts.monitor.ok_or_else(|| missing("monitor"))?,
+        },
         stderr: parts.stderr.ok_or_else(|| missing("log"))?,
     })
 }

@@ -49,10 +49,7 @@ pub struct MachineSpec {
     pub root_serial: String,
     pub network: Network,
     pub console: ConsoleSink,
-    /// A listening unix socket: the host's end of the guest's control channel.
-    pub control: OwnedFd,
-    /// A listening unix socket: the VMM's monitor.
-    pub monitor: OwnedFd,
+    pub channels: Channels,
     /// Takes the VMM's own words.
     pub stderr: OwnedFd,
 }
@@ -113,6 +110,20 @@ pub enum ConsoleSink {
     File(OwnedFd),
 }
 
+/// How the host talks to the VMM and, through it, to the guest's control channel.
+#[derive(Debug)]
+pub enum Channels {
+    /// Listening unix sockets: the VMM makes none. For QEMU.
+    Sockets {
+        /// The host's end of the guest's control channel.
+        control: OwnedFd,
+        /// The VMM's monitor.
+        monitor: OwnedFd,
+    },
+    /// A directory in which the VMM makes its sockets. For Firecracker.
+    Directory(OwnedFd),
+}
+
 /// What to launch, and the descriptors with the numbers that it expects.
 #[derive(Debug)]
 pub struct LaunchPlan {
@@ -133,6 +144,11 @@ pub enum PlanError {
     Cmdline { bytes: usize, max: usize },
     #[error("Not a name for a machine: {0:?}")]
     Name(String),
+    #[error("{engine} takes {wanted} for its channels, and got something else")]
+    Channels {
+        engine: &'static str,
+        wanted: &'static str,
+    },
     #[error("The tap {0:?} was not opened")]
     TapQueue(String),
     #[error("Cannot examine the {what}")]

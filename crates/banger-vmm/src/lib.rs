@@ -8,8 +8,8 @@ pub mod qemu;
 pub mod qmp;
 
 pub use engine::{
-    Accelerator, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, Network, PlanError,
-    TapNetwork, UserNetwork,
+    Accelerator, Channels, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, Network,
+    PlanError, TapNetwork, UserNetwork,
 };
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, VmmEvent};

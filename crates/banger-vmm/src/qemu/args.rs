@@ -7,7 +7,7 @@ use banger_sys::landlock::{Confinement, FileAccess, FileRule};
 use banger_sys::launch::{LaunchSpec, Limits};
 
 use crate::engine::{
-    Accelerator, ConsoleSink, LaunchPlan, MachineSpec, MachineType, Network, PlanError, TapNetwork,
+    Accelerator, Channels, ConsoleSink, LaunchPlan, MachineSpec, MachineType, Network, PlanError, TapNetwork,
 };
 use crate::qemu::Qemu;
 
@@ -57,7 +57,7 @@ pub(crate) fn plan(qemu: &Qemu, spec: MachineSpec) -> Result<LaunchPlan, PlanErr
     };
     Ok(LaunchPlan {
         spec: launch,
-        descriptors: descriptors(spec),
+        descriptors: descriptors(spec)?,
     })
 }
 
@@ -278,7 +278,13 @@ fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
     }
 }
 
-fn descriptors(spec: MachineSpec) -> Vec<(OwnedFd, RawFd)> {
+fn descriptors(spec: MachineSpec) -> Result<Vec<(OwnedFd, RawFd)>, PlanError> {
+    let Channels::Sockets { control, monitor } = spec.channels else {
+        return Err(PlanError::Channels {
+            engine: "QEMU",
+            wanted: "two listening sockets",
+        });
+    };
     let console = match spec.console {
         ConsoleSink::Stream(fd) | ConsoleSink::File(fd) => fd,
     };
@@ -288,8 +294,8 @@ fn descriptors(spec: MachineSpec) -> Vec<(OwnedFd, RawFd)> {
         (spec.kernel.into(), KERNEL),
         (spec.initrd, INITRD),
         (spec.root_disk, ROOT_DISK),
-        (spec.control, CONTROL),
-        (spec.monitor, MONITOR),
+        (control, CONTROL),
+        (monitor, MONITOR),
     ];
     if let Network::Tap(TapNetwork {
         queue: Some(queue), ..
@@ -297,7 +303,7 @@ fn descriptors(spec: MachineSpec) -> Vec<(OwnedFd, RawFd)> {
     {
         descriptors.push((queue, TAP));
     }
-    descriptors
+    Ok(descriptors)
 }
 
 #[derive(Default)]
@@ -355,8 +361,10 @@ mod tests {
             root_serial: "banger-root".into(),
             network: user_network(false, [10, 0, 2, 15]),
             console: ConsoleSink::File(null()),
-            control: null(),
-            monitor: null(),
+            channels: Channels::Sockets {
+                control: null(),
+                monitor: null(),
+            },
             stderr: null(),
         }
     }
@@ -471,6 +479,11 @@ mod tests {
         }
         let cmdline = refusal(&|s| s.cmdline = "x".repeat(2048));
         assert!(cmdline.contains("2048 bytes (at most 2047"), "{cmdline}");
+        let channels = refusal(&|s| s.channels = Channels::Directory(File::open("/").unwrap().into()));
+        assert!(
+            channels.starts_with("QEMU takes two listening sockets"),
+            "{channels}"
+        );
         let name = refusal(&|s| s.name = "a\nb".into());
         assert!(name.starts_with("Not a name"), "{name}");
     }

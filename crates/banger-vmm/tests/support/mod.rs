@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use banger_sys::file::sealed_memfd;
 use banger_sys::launch::{Launched, Launcher};
 use banger_vmm::{
-    Accelerator, ConsoleSink, Engine, LaunchPlan, MachineSpec, MachineType, Network, Qemu, UserNetwork,
+    Accelerator, Channels, ConsoleSink, Engine, LaunchPlan, MachineSpec, MachineType, Network, Qemu,
+    UserNetwork,
 };
 
 /// The guest says this, then its command line and a line break; the letter is the initramfs'
@@ -111,8 +112,10 @@ pub(crate) fn machine(cmdline: &str) -> (MachineSpec, Host) {
             agent_port: 1022,
         }),
         console: ConsoleSink::Stream(console_end.into()),
-        control: listen("control"),
-        monitor: listen("monitor"),
+        channels: Channels::Sockets {
+            control: listen("control"),
+            monitor: listen("monitor"),
+        },
         stderr: stderr_end,
     };
     let host = Host {
