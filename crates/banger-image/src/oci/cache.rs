@@ -164,8 +164,13 @@ impl Store {
             return Ok(None);
         };
         let found = file.metadata().map_err(Error::io("look at", &path))?;
-        if !found.is_file() || found.len() != blob.size {
+        if !found.is_file() {
             remove_file(&path)?;
+            return Ok(None);
+        }
+        if found.len() != blob.size {
+            // The manifest may be what lies: the download will say so.
+            self.scrub(&blob.digest)?;
             return Ok(None);
         }
         let now = Timespec {

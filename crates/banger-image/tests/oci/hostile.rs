@@ -503,6 +503,28 @@ fn each_lie_has_its_error_and_leaves_nothing() {
     }
 }
 
+/// Who names a blob of another's image with a wrong size does not take it away from him.
+#[test]
+fn a_lying_size_does_not_remove_a_good_blob() {
+    let server = Registry::start();
+    let content = layers(1);
+    server.image("good:1", &content);
+    let client = Client::new();
+    client.pull(&server.reference("good:1")).unwrap();
+    for size in [1, content[0].len() + 1] {
+        let mut manifest = server.manifest(&content);
+        manifest["layers"][0]["size"] = json!(size);
+        server.document("app:1", &manifest, MANIFEST);
+        let error = client.failure(&server.reference("app:1"));
+        assert!(matches!(error, OciError::SizeMismatch { .. }), "{error}");
+    }
+    let offline = Client {
+        offline: true,
+        ..client
+    };
+    assert_eq!(offline.pull(&server.reference("good:1")).unwrap().1, content);
+}
+
 /// An image whose one layer is answered with `reply`.
 fn layer(server: &Registry, reply: fn(&[u8]) -> Reply) {
     let content = bytes(50_000);
