@@ -190,19 +190,11 @@ impl Store {
 
     /// A manifest, an index or a configuration that is here, and is what its name says.
     pub(super) fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        let path = self.path(digest);
-        let Some(file) = open_plain(&path)? else {
+        let Some(text) = self.peek(digest)? else {
             return Ok(None);
         };
-        let mut text = Vec::new();
-        file.take(MAX_DOCUMENT as u64 + 1)
-            .read_to_end(&mut text)
-            .map_err(Error::io("read", &path))?;
-        if text.len() > MAX_DOCUMENT {
-            return Ok(None);
-        }
         if Digest::of(&text) != *digest {
-            remove_file(&path)?;
+            remove_file(&self.path(digest))?;
             return Ok(None);
         }
         let blob = Blob {
@@ -211,6 +203,19 @@ impl Store {
         };
         self.get(&blob)?;
         Ok(Some(text))
+    }
+
+    /// The text of a document, good or damaged, which does not count as a use of it.
+    fn peek(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let path = self.path(digest);
+        let Some(file) = open_plain(&path)? else {
+            return Ok(None);
+        };
+        let mut text = Vec::new();
+        file.take(MAX_DOCUMENT as u64 + 1)
+            .read_to_end(&mut text)
+            .map_err(Error::io("read", &path))?;
+        Ok((text.len() <= MAX_DOCUMENT).then_some(text))
     }
 
     /// Keeps a document that was verified.
@@ -275,7 +280,10 @@ impl Store {
         let mut family = vec![*digest];
         let mut next = *digest;
         for _ in 0..=MAX_DEPTH {
-            let Ok(Some(text)) = self.read(&next) else { break };
+            let Ok(Some(text)) = self.peek(&next) else { break };
+            if Digest::of(&text) != next {
+                break;
+            }
             match Document::parse(&text, "") {
                 Ok(Document::Index(entries)) => match choose(&entries) {
                     Ok(chosen) => next = chosen.blob.digest,
@@ -299,7 +307,9 @@ impl Store {
             let Some(partial) = Partial::try_lock(&self.path(&file.digest))? else {
                 return Ok(false);
             };
-            if !dry_run {
+            if dry_run {
+                partial.leave();
+            } else {
                 partial.discard()?;
             }
         } else if !dry_run {
@@ -412,6 +422,11 @@ impl Partial {
     pub(super) fn discard(mut self) -> Result<()> {
         self.settled = true;
         remove_file(&self.path)
+    }
+
+    /// As it is, even when it is empty.
+    fn leave(mut self) {
+        self.settled = true;
     }
 
     pub(super) fn len(&self) -> Result<u64> {

@@ -464,6 +464,44 @@ fn prune_keeps_what_is_wanted_and_what_grows() {
     assert_eq!(offline.files(), [""; 0]);
 }
 
+/// Also what is damaged stays, and nothing counts as used.
+#[test]
+fn a_dry_run_of_prune_changes_nothing() {
+    let server = Registry::start();
+    let digest = server.image("app:1", &layers(2));
+    let damaged = server.image("bad:1", &[bytes(7)]);
+    let client = Client::new();
+    for name in ["app:1", "bad:1"] {
+        client.pull(&server.reference(name)).unwrap();
+    }
+    let dir = client.cache.path().join("oci/blobs/sha256");
+    fs::write(dir.join(damaged.hex()), "{}").unwrap();
+    let empty = Digest::of(b"empty").hex() + ".partial";
+    fs::write(dir.join(&empty), "").unwrap();
+    let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1);
+    let files = || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    for path in files() {
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+    }
+    let before = client.files();
+    let prune = |dry_run| cache::prune(client.cache.path(), |_| true, dry_run).unwrap();
+    assert_eq!(prune(true).digests, []);
+    let nothing = cache::prune(client.cache.path(), |_| false, true).unwrap();
+    assert!(nothing.digests.contains(&digest) && nothing.digests.contains(&damaged));
+    assert_eq!(client.files(), before);
+    for path in files() {
+        let modified = path.metadata().unwrap().modified().unwrap();
+        assert_eq!(modified, long_ago, "{}", path.display());
+    }
+    prune(false);
+    assert!(!client.files().contains(&empty));
+}
+
 #[test]
 fn a_damaged_cache_heals() {
     let server = Registry::start();
