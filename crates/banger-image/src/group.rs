@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::progress::Cancel;
@@ -65,6 +66,19 @@ impl Group {
         status
     }
 
+    /// Waits for the child so long at most, then ends what is left, itself included. Nothing
+    /// when it did not end by itself.
+    pub(crate) fn wait_for(mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let child = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        let status = if ends_in(&child, limit)? {
+            Some(self.child.wait()?)
+        } else {
+            None
+        };
+        self.end();
+        Ok(status)
+    }
+
     /// Kills all, and returns when none runs any more: what they wrote to can be removed.
     fn end(&mut self) {
         // The guard is not reaped yet, so the number is still that of this group.
@@ -84,6 +98,19 @@ impl Drop for Group {
     fn drop(&mut self) {
         if !self.ended {
             self.end();
+        }
+    }
+}
+
+/// Whether a process is no more before the time is over.
+fn ends_in(process: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let start = Instant::now();
+    loop {
+        let left = limit.saturating_sub(start.elapsed());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
         }
     }
 }
@@ -181,5 +208,17 @@ mod tests {
         let mut out = group.child.stdout.take().unwrap();
         assert_eq!(group.wait().unwrap().code(), Some(3));
         assert_eq!(out.read_to_end(&mut Vec::new()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_child_that_does_not_end_in_time_is_ended() {
+        let mut group = start(&Cancel::new());
+        let mut out = up(&mut group);
+        assert_eq!(group.wait_for(Duration::ZERO).unwrap(), None);
+        assert_eq!(out.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let mut command = Command::new("sh");
+        let group = Group::start(command.args(["-c", "exit 3"]), &Cancel::new()).unwrap();
+        let status = group.wait_for(Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!(status.code(), Some(3));
     }
 }

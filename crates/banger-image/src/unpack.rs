@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use banger_sys::landlock::Enforcement;
 use rustix::fs::fstatvfs;
@@ -42,6 +43,8 @@ const MAX_MANIFEST: usize = 1 << 20;
 /// What stays free in the target's file system: so many bytes, or a twentieth of a small one.
 const RESERVE: u64 = 512 << 20;
 const RESERVE_PART: u64 = 20;
+/// From the end of what the child says to its own end. A large one takes a moment to go.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// How to start the child: a program whose entry calls [`run_child`].
 #[derive(Debug, Clone)]
@@ -73,6 +76,7 @@ pub struct Session {
     /// Where the target is, for people.
     path: PathBuf,
     reserve: u64,
+    ending: Duration,
 }
 
 impl Unpacker {
@@ -163,6 +167,7 @@ impl Unpacker {
             target,
             path,
             reserve,
+            ending: ENDING,
         })
     }
 }
@@ -252,16 +257,17 @@ impl Session {
         }
     }
 
-    /// The child closed its end without a word: somebody or something ended it.
+    /// The child closed its end without a word: somebody or something ended it, or it stays
+    /// and is ended.
     fn ended(&mut self) -> Error {
-        let status = self.group.take().map(Group::wait);
+        let status = self.group.take().map(|group| group.wait_for(self.ending));
         if let Err(cancelled) = self.cancel.check() {
             return cancelled;
         }
         match status {
-            Some(Ok(status)) => UnpackError::ended(status).into(),
+            Some(Ok(Some(status))) => UnpackError::ended(status).into(),
             Some(Err(error)) => socket_error(error),
-            None => UnpackError::Protocol.into(),
+            Some(Ok(None)) | None => UnpackError::Protocol.into(),
         }
     }
 }

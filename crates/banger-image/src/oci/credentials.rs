@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -273,10 +273,21 @@ fn ask(helper: &str, server: &str, cancel: &Cancel) -> Result<Option<Credentials
     if !helper.bytes().all(word) {
         return Err(format!("{} is not the name of a helper", shown(helper)));
     }
-    ask_program(&format!("docker-credential-{helper}"), server, cancel)
+    ask_program(
+        &format!("docker-credential-{helper}"),
+        server,
+        HELPER_TIME,
+        cancel,
+    )
 }
 
-fn ask_program(program: &str, server: &str, cancel: &Cancel) -> Result<Option<Credentials>, String> {
+fn ask_program(
+    program: &str,
+    server: &str,
+    time: Duration,
+    cancel: &Cancel,
+) -> Result<Option<Credentials>, String> {
+    let start = Instant::now();
     let failed = |error: io::Error| format!("cannot run {program}: {error}");
     let (input, mut writer) = io::pipe().map_err(failed)?;
     // Less than a pipe holds, so nobody waits for a reader.
@@ -292,14 +303,16 @@ fn ask_program(program: &str, server: &str, cancel: &Cancel) -> Result<Option<Cr
     let Some(stdout) = group.child.stdout.take() else {
         return Err(format!("{program} has no output"));
     };
-    let text = read_in_time(stdout).ok_or_else(|| format!("{program} does not answer"))?;
-    let status = group.wait().map_err(failed)?;
+    let late = || format!("{program} does not answer");
+    let text = read_in_time(stdout, time).ok_or_else(late)?;
+    let left = time.saturating_sub(start.elapsed());
+    let status = group.wait_for(left).map_err(failed)?.ok_or_else(late)?;
     if !status.success() {
-        let text = String::from_utf8_lossy(&text);
-        return if text.contains(NOT_FOUND) {
+        // What it said may have a secret.
+        return if String::from_utf8_lossy(&text).contains(NOT_FOUND) {
             Ok(None)
         } else {
-            Err(format!("{program} failed: {}", shown(text.trim())))
+            Err(format!("{program} failed ({status})"))
         };
     }
     let answer: Answer =
@@ -315,7 +328,7 @@ fn ask_program(program: &str, server: &str, cancel: &Cancel) -> Result<Option<Cr
 }
 
 /// What a helper says until it ends; nothing when that takes too long.
-fn read_in_time(stdout: ChildStdout) -> Option<Vec<u8>> {
+fn read_in_time(stdout: ChildStdout, time: Duration) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     // It ends with the helper, which the caller kills.
     thread::spawn(move || {
@@ -323,7 +336,7 @@ fn read_in_time(stdout: ChildStdout) -> Option<Vec<u8>> {
         let read = stdout.take(MAX_ANSWER).read_to_end(&mut text);
         _ = sender.send(read.map(|_| text));
     });
-    receiver.recv_timeout(HELPER_TIME).ok()?.ok()
+    receiver.recv_timeout(time).ok()?.ok()
 }
 
 #[cfg(test)]
@@ -468,11 +481,15 @@ mod tests {
 
     /// A helper by its path: the search path of the tests' process cannot be changed.
     fn helper(script: &str) -> Result<Option<Credentials>, String> {
+        helper_in(script, HELPER_TIME)
+    }
+
+    fn helper_in(script: &str, time: Duration) -> Result<Option<Credentials>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker-credential-test");
         fs::write(&path, format!("#!/bin/sh\n{script}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        ask_program(path.to_str().unwrap(), "r.example", &Cancel::new())
+        ask_program(path.to_str().unwrap(), "r.example", time, &Cancel::new())
     }
 
     #[test]
@@ -486,6 +503,7 @@ mod tests {
         for bad in [
             "exit 1",
             "echo secret",
+            "echo secret; exit 1",
             "printf '\\033[2J'; exit 3",
             "exec /no/such/program",
         ] {
@@ -502,5 +520,23 @@ mod tests {
             found.is_none() && warnings[0].contains("docker-credential-no-such"),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn the_words_of_a_failing_helper_are_not_repeated() {
+        let Err(error) = helper(r#"echo '{"Username":"u","Secret":"hunter2"}'; exit 3"#) else {
+            panic!()
+        };
+        assert!(error.ends_with("docker-credential-test failed (exit status: 3)"), "{error}");
+    }
+
+    #[test]
+    fn a_helper_that_closes_its_output_and_stays_is_ended() {
+        for script in ["exec >&-; exec sleep 1000", "exec sleep 1000"] {
+            let Err(error) = helper_in(script, Duration::from_millis(50)) else {
+                panic!()
+            };
+            assert!(error.ends_with("does not answer"), "{error}");
+        }
     }
 }
