@@ -176,15 +176,19 @@ impl Config {
 
     fn find(&self, host: &str, repository: &str) -> Result<Option<Source<'_>>, String> {
         let keys = keys(host, repository);
-        if let Some(helper) = self.helpers.as_ref().and_then(|all| most_specific(all, &keys)) {
+        let helper = most_specific(self.helpers.iter().flatten(), &keys).next();
+        // An empty name says that the file has them.
+        if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
             return Ok(Some(Source::Helper(helper)));
         }
-        if let Some(entry) = self.auths.as_ref().and_then(|all| most_specific(all, &keys))
-            && let Some(found) = entry.credentials()?
-        {
-            return Ok(Some(Source::File(found)));
+        // One without a secret hides no other that has it.
+        for entry in most_specific(self.auths.iter().flatten(), &keys) {
+            if let Some(found) = entry.credentials()? {
+                return Ok(Some(Source::File(found)));
+            }
         }
-        let store = self.store.as_deref().filter(|store| !store.is_empty());
+        let store = self.store.as_deref();
+        let store = store.filter(|store| helper.is_none() && !store.is_empty());
         Ok(store.map(Source::Helper))
     }
 }
@@ -231,10 +235,14 @@ fn keys(host: &str, repository: &str) -> Vec<String> {
     keys
 }
 
-fn most_specific<'a, T>(all: &'a BTreeMap<String, T>, keys: &[String]) -> Option<&'a T> {
-    keys.iter().find_map(|key| {
-        let mut same = all.iter().filter(|(stored, _)| normal(stored) == *key);
-        same.next().map(|(_, value)| value)
+/// What is stored under the keys, in their order.
+fn most_specific<'a, T: 'a>(
+    all: impl Iterator<Item = (&'a String, &'a T)> + Clone,
+    keys: &[String],
+) -> impl Iterator<Item = &'a T> {
+    keys.iter().flat_map(move |key| {
+        let same = all.clone().filter(move |(stored, _)| normal(stored) == *key);
+        same.map(|(_, value)| value)
     })
 }
 
@@ -433,6 +441,33 @@ mod tests {
                 lookup(text, "r.example", repository).0 == user("a", password),
                 "{repository}"
             );
+        }
+    }
+
+    #[test]
+    fn an_empty_helper_is_the_file() {
+        let text = r#"{"credHelpers": {"r.example": ""}, "credsStore": "no-such",
+            "auths": {"r.example": {"auth": "YTox"}}}"#;
+        assert!(found(text, "r.example") == user("a", "1"));
+        let text = r#"{"credHelpers": {"r.example": ""}, "credsStore": "no-such"}"#;
+        assert!(found(text, "r.example").is_none());
+        let (_, warnings) = lookup(text, "other.example", "a");
+        assert!(
+            warnings[0].contains("docker-credential-no-such"),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn an_empty_entry_hides_no_alias() {
+        for empty in ["docker.io", "https://index.docker.io/v1/", "index.docker.io"] {
+            for filled in ["docker.io", "https://index.docker.io/v1/", "index.docker.io"] {
+                if empty != filled {
+                    let text =
+                        format!(r#"{{"auths": {{"{empty}": {{}}, "{filled}": {{"auth": "YTox"}}}}}}"#);
+                    assert!(found(&text, "docker.io") == user("a", "1"), "{text}");
+                }
+            }
         }
     }
 
