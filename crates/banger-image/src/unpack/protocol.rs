@@ -91,9 +91,9 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// With the texts of an error and of what caused it.
+    /// With the texts of an error and of what caused it, as far as a message takes them.
     pub(super) fn new(kind: Kind, error: &dyn std::error::Error) -> Self {
-        let text = chain(error);
+        let text = chain(error).chars().take(MAX_TEXT).collect();
         Self { kind, text }
     }
 
@@ -166,5 +166,24 @@ mod tests {
         let text = failure.text();
         assert!(text.starts_with("a [31m bccc"), "{text}");
         assert_eq!(text.len(), MAX_TEXT);
+    }
+
+    /// Longer than a message, the reason would be lost with it.
+    #[test]
+    fn a_long_reason_comes_through() {
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let error = io::Error::other("\u{1}".repeat(1 << 20));
+        let failure = Failure::new(Kind::Refused, &error);
+        send_message(&theirs, &Reply::Failed(failure), &[]).unwrap();
+        let Some((Reply::Failed(failure), _)) = receive(&ours).unwrap() else {
+            panic!()
+        };
+        assert_eq!(failure.text(), " ".repeat(MAX_TEXT));
     }
 }
