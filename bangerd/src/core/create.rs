@@ -275,6 +275,7 @@ impl Core {
             created_us: now_us(),
             started_us: 0,
             ready_us: 0,
+            slot: None,
         })
     }
 }

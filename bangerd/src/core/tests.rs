@@ -222,6 +222,7 @@ fn row(name: &str, byte: u8, state: VmState) -> VmRecord {
         created_us: u64::from(byte),
         started_us: 0,
         ready_us: 0,
+        slot: None,
     }
 }
 

@@ -18,11 +18,26 @@ pub struct Config {
     pub ssh_key_path: Option<HostPath>,
     /// `auto`, `qemu` or `firecracker`.
     pub engine: Option<EngineChoice>,
+    /// `auto`, `user` or `system`.
+    pub mode: Option<ModeChoice>,
     /// The Debian mirror of kernels and recipes; `http://deb.debian.org/debian` by default.
     pub debian_mirror: Option<Url>,
     /// What the cache of fetched layers may hold after a pull; 10G by default.
     pub oci_cache_size: Option<SizeText>,
     pub vm_defaults: VmDefaults,
+}
+
+/// Who launches VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModeChoice {
+    /// The helper where it is installed and lets the owner, else the owner's daemon.
+    #[default]
+    Auto,
+    /// The owner's daemon, without privilege.
+    User,
+    /// The helper, or nobody.
+    System,
 }
 
 /// `[vm_defaults]`: what a VM gets when nobody says otherwise.
@@ -140,6 +155,7 @@ mod tests {
         for (text, line, word) in [
             ("\nengin = \"qemu\"", "line 2", "engin"),
             ("engine = \"xen\"", "line 1", "xen"),
+            ("mode = \"root\"", "line 1", "root"),
             ("[vm_defaults]\nmemory = \"2X\"", "line 2", "2X"),
             ("ssh_key_path = \"keys/id\"", "line 1", "keys/id"),
             ("debian_mirror = \"http://a b\"", "line 1", "a b"),

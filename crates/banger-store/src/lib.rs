@@ -14,7 +14,7 @@ mod record;
 mod vms;
 
 pub use error::{Error, Result};
-pub use record::{Intent, NewIntent, Operation, VmRecord, VmmProcess};
+pub use record::{HeldSlot, Intent, NewIntent, Operation, VmRecord, VmmProcess};
 
 use rusqlite::Connection;
 

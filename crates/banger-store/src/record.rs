@@ -1,7 +1,7 @@
 //! What the database holds, as data.
 
 use banger_model::state::UnknownWord;
-use banger_model::{KernelName, StopReason, VmId, VmSpec, VmState};
+use banger_model::{GuestBridge, KernelName, Slot, SlotHandle, StopReason, VmId, VmSpec, VmState};
 
 /// A VM. Times are microseconds since 1970 (UTC), 0 when it has not happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,18 @@ pub struct VmRecord {
     pub created_us: u64,
     pub started_us: u64,
     pub ready_us: u64,
+    /// The place of its run in system mode: noted before its first use, forgotten after it was
+    /// given back.
+    pub slot: Option<HeldSlot>,
+}
+
+/// A slot that the helper gave out. Its handle is the right to it: it is kept in the owner's
+/// database alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldSlot {
+    pub slot: Slot,
+    pub handle: SlotHandle,
+    pub bridge: GuestBridge,
 }
 
 /// A process that survives the daemon's memory: the number alone is reused.

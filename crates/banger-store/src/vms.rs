@@ -3,11 +3,11 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use banger_model::VmId;
+use banger_model::{GuestBridge, Slot, VmId};
 use rusqlite::{Connection, Row, named_params};
 
 use crate::error::{Error, Result};
-use crate::record::{NewIntent, VmRecord, VmmProcess};
+use crate::record::{HeldSlot, NewIntent, VmRecord, VmmProcess};
 use crate::{Store, intents};
 
 /// The form of the `spec` column: [`banger_model::VmSpec`] as JSON.
@@ -83,7 +83,8 @@ fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result
     let inserted = transaction.execute(
         "INSERT INTO vms VALUES (:id, :name, :spec_version, :spec, :kernel, :machine_id, :mac, :host_key,
             :state, :stop_reason, :state_detail, :engine, :accelerator, :ssh_port,
-            :vmm_pid, :vmm_start_time, :vmm_boot_id, :unit, :init, :created_us, :started_us, :ready_us)",
+            :vmm_pid, :vmm_start_time, :vmm_boot_id, :unit, :init, :created_us, :started_us, :ready_us,
+            :slot, :slot_handle, :slot_bridge)",
         named_params! {
             ":id": vm.id.to_string(),
             ":name": vm.spec.name.as_str(),
@@ -107,6 +108,9 @@ fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result
             ":created_us": vm.created_us,
             ":started_us": vm.started_us,
             ":ready_us": vm.ready_us,
+            ":slot": vm.slot.map(|held| held.slot.number()),
+            ":slot_handle": vm.slot.map(|held| held.handle.to_string()),
+            ":slot_bridge": vm.slot.map(|held| held.bridge.name()),
         },
     );
     match inserted {
@@ -131,7 +135,8 @@ fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
                 state_detail = :state_detail, engine = :engine, accelerator = :accelerator,
                 ssh_port = :ssh_port, vmm_pid = :vmm_pid, vmm_start_time = :vmm_start_time,
                 vmm_boot_id = :vmm_boot_id, unit = :unit, init = :init,
-                started_us = :started_us, ready_us = :ready_us
+                started_us = :started_us, ready_us = :ready_us, slot = :slot,
+                slot_handle = :slot_handle, slot_bridge = :slot_bridge
             WHERE id = :id",
             named_params! {
                 ":id": vm.id.to_string(),
@@ -150,6 +155,9 @@ fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
                 ":init": vm.init,
                 ":started_us": vm.started_us,
                 ":ready_us": vm.ready_us,
+                ":slot": vm.slot.map(|held| held.slot.number()),
+                ":slot_handle": vm.slot.map(|held| held.handle.to_string()),
+                ":slot_bridge": vm.slot.map(|held| held.bridge.name()),
             },
         )
         .map_err(Error::doing("update a VM"))?;
@@ -198,6 +206,20 @@ fn read(row: &Row<'_>) -> Result<VmRecord> {
         }),
         None => None,
     };
+    // Who only looks may look at a database of version 1.
+    let number: Option<u16> = match row.as_ref().column_index("slot") {
+        Ok(_) => get("slot").value()?,
+        Err(_) => None,
+    };
+    let slot = match number {
+        Some(number) => Some(HeldSlot {
+            slot: Slot::new(number).map_err(|e| damaged("slot", e.to_string()))?,
+            handle: get("slot_handle").word()?,
+            bridge: bridge(&get("slot_bridge").value::<String>()?)
+                .ok_or_else(|| damaged("slot_bridge", "no network of banger's".to_owned()))?,
+        }),
+        None => None,
+    };
     let stop_reason: Option<String> = get("stop_reason").value()?;
     Ok(VmRecord {
         spec: serde_json::from_str(&spec).map_err(|e| damaged("spec", e.to_string()))?,
@@ -219,8 +241,13 @@ fn read(row: &Row<'_>) -> Result<VmRecord> {
         created_us: get("created_us").value()?,
         started_us: get("started_us").value()?,
         ready_us: get("ready_us").value()?,
+        slot,
         id: word(&id, "id", &id)?,
     })
+}
+
+fn bridge(name: &str) -> Option<GuestBridge> {
+    GuestBridge::ALL.into_iter().find(|bridge| bridge.name() == name)
 }
 
 /// One column of one VM.
@@ -289,6 +316,7 @@ mod tests {
             created_us: 7,
             started_us: 0,
             ready_us: 0,
+            slot: None,
         }
     }
 
@@ -321,10 +349,46 @@ mod tests {
             boot_id: "x".to_owned(),
         });
         vm.ssh_port = 65535;
+        vm.slot = Some(HeldSlot {
+            slot: Slot::new(511).unwrap(),
+            handle: banger_model::SlotHandle::from_bytes([0xa5; 16]),
+            bridge: GuestBridge::Closed,
+        });
         store.update(&vm).unwrap();
         store.finish(vm.id, Operation::Create).unwrap();
+        assert_eq!(store.vms().unwrap(), [vm.clone()]);
+        vm.slot = None;
+        store.update(&vm).unwrap();
         assert_eq!(store.vms().unwrap(), [vm]);
         assert_eq!(store.intents().unwrap(), []);
+    }
+
+    #[test]
+    fn a_slot_is_noted_whole_or_not_at_all() {
+        let (_home, mut store) = store();
+        let mut vm = record("a", 1);
+        vm.slot = Some(HeldSlot {
+            slot: Slot::new(0).unwrap(),
+            handle: banger_model::SlotHandle::from_bytes([1; 16]),
+            bridge: GuestBridge::Public,
+        });
+        store.add(&vm, &intent(&vm, Operation::Create)).unwrap();
+        for damage in [
+            "slot = 512",
+            "slot = NULL",
+            "slot_handle = NULL",
+            "slot_handle = 'x'",
+            "slot_bridge = NULL",
+        ] {
+            let refused = store.connection.execute(&format!("UPDATE vms SET {damage}"), []);
+            assert!(refused.is_err(), "{damage}");
+        }
+        store
+            .connection
+            .execute("UPDATE vms SET slot_bridge = 'open'", [])
+            .unwrap();
+        let error = store.vms().unwrap_err();
+        assert!(error.to_string().contains("slot_bridge"), "{error}");
     }
 
     #[test]
