@@ -1,5 +1,6 @@
-//! Events of one file, awaited.
+//! Events of one file, and new names in a directory, awaited.
 
+use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -58,6 +59,29 @@ impl FileWatch {
     }
 }
 
+/// Waits until `name` exists in `directory`, and returns at once when it does already. Needs a
+/// tokio runtime.
+///
+/// # Errors
+/// When the directory is missing or goes, or the user has no inotify instances left.
+pub async fn appears(directory: &Path, name: &OsStr) -> io::Result<()> {
+    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR;
+    inotify::add_watch(&fd, directory, flags)?;
+    let fd = crate::pidfd::register(fd)?;
+    let path = directory.join(name);
+    // Watched before looking, so that nothing is missed.
+    while path.symlink_metadata().is_err() {
+        let mut guard = fd.readable().await?;
+        let events = drain(guard.get_inner())?;
+        guard.clear_ready();
+        if events.gone {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+    }
+    Ok(())
+}
+
 fn drain(fd: &OwnedFd) -> io::Result<FileEvents> {
     let mut merged = FileEvents::default();
     let mut buffer = [MaybeUninit::uninit(); BUFFER];
@@ -104,5 +128,24 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(watch.next().await.unwrap().gone);
         assert!(FileWatch::new(&path).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_appears_is_seen_and_so_is_the_end_of_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("vm");
+        std::fs::create_dir(&home).unwrap();
+        let (seen, ()) = tokio::join!(appears(&home, "api.sock".as_ref()), async {
+            std::fs::write(home.join("other"), b"").unwrap();
+            std::os::unix::net::UnixListener::bind(home.join("api.sock")).unwrap();
+        });
+        seen.unwrap();
+        // It is there already.
+        appears(&home, "other".as_ref()).await.unwrap();
+        let (gone, ()) = tokio::join!(appears(&home, "third".as_ref()), async {
+            std::fs::remove_dir_all(&home).unwrap();
+        });
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(appears(&home, "x".as_ref()).await.is_err());
     }
 }

@@ -69,6 +69,8 @@ pub enum FileAccess {
     Write,
     /// Read, write, and the device's own ioctls.
     Device,
+    /// Make unix sockets in a directory, and neither remove nor replace anything.
+    Sockets,
 }
 
 /// How much of it the kernel enforces.
@@ -92,6 +94,17 @@ impl FileRule {
         let object = Object::Descriptor(fd);
         Self { object, access }
     }
+}
+
+/// Restricts this process and what it starts, forever, and sets no-new-privileges for it. To be
+/// called while there is one thread: only the calling one is restricted, and those that it makes.
+/// Objects must be paths.
+///
+/// # Errors
+/// When the kernel has Landlock and refuses.
+pub fn restrict_self(confinement: &Confinement) -> io::Result<Enforcement> {
+    rustix::thread::set_no_new_privs(true)?;
+    restrict(confinement, |_| None)
 }
 
 /// Restricts the calling thread and what it starts or becomes, forever. `descriptors` finds
@@ -163,6 +176,7 @@ fn rights(access: FileAccess) -> BitFlags<AccessFs> {
             AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::Truncate
         }
         FileAccess::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev,
+        FileAccess::Sockets => AccessFs::MakeSock.into(),
     }
 }
 
@@ -179,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_access_class_can_create_or_delete() {
+    fn no_access_class_can_delete_and_one_can_create_sockets() {
         let making =
             AccessFs::from_write(TARGET) & !(AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev);
         for access in [
@@ -190,6 +204,7 @@ mod tests {
         ] {
             assert!(!rights(access).intersects(making), "{access:?}");
         }
+        assert_eq!(rights(FileAccess::Sockets), AccessFs::MakeSock);
         assert!(!rights(FileAccess::Read).contains(AccessFs::Execute));
         assert!(!rights(FileAccess::Write).contains(AccessFs::Execute));
     }
