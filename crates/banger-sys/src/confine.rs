@@ -8,15 +8,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use rustix::fs::Mode;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv, recvmsg, send};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::identity;
 use crate::landlock::{Enforcement, restrict};
 use crate::launch::{
     GO, LAUNCH_FAILED, LaunchSpec, Limits, MAX_DESCRIPTORS, MAX_SPEC_BYTES, MAX_TARGET, Order, Report,
 };
+use crate::seccomp::restrict_vmm;
 
 /// Where descriptors wait while the numbers of the program are set up: above every target.
 const PARKED: RawFd = MAX_TARGET + 1;
@@ -27,9 +30,9 @@ const PARKED: RawFd = MAX_TARGET + 1;
 pub fn run_launcher() -> ExitCode {
     let text = match Launch::receive().map_err(|e| e.to_string()) {
         Ok(launch) => launch.run(),
-        Err(text) => format!("This command is started by bangerd with a socket: {text}"),
+        Err(text) => format!("This command is started by banger's daemons with a socket: {text}"),
     };
-    eprintln!("bangerd: {text}");
+    eprintln!("vmm-launch: {text}");
     ExitCode::from(LAUNCH_FAILED)
 }
 
@@ -90,7 +93,7 @@ impl Launch {
             .map_err(|e| ("place the descriptors", e))?;
         // A session of its own: neither a terminal's signals nor its hang-up reach the program.
         rustix::process::setsid().map_err(|e| ("make a session", e.into()))?;
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        rustix::process::umask(Mode::from_raw_mode(umask(spec)));
         rustix::process::set_parent_process_death_signal(None)
             .map_err(|e| ("clear the death signal", e.into()))?;
         std::env::set_current_dir("/").map_err(|e| ("change to /", e))?;
@@ -99,10 +102,24 @@ impl Launch {
             .map_err(|e| ("set oom_score_adj", e))?;
         limit(&spec.limits).map_err(|e| ("set the resource limits", e))?;
         rustix::thread::set_no_new_privs(true).map_err(|e| ("set no-new-privileges", e.into()))?;
-        drop_capabilities().map_err(|e| ("drop the capabilities", e))?;
+        self.drop_privilege()?;
         let enforcement =
             restrict(&spec.confinement, |number| self.parked(number)).map_err(|e| ("set up Landlock", e))?;
+        if let Some(calls) = &spec.system_calls {
+            restrict_vmm(calls).map_err(|e| ("filter the system calls", io::Error::other(e)))?;
+        }
         Ok(enforcement)
+    }
+
+    fn drop_privilege(&self) -> Result<(), (&'static str, io::Error)> {
+        let Some(identity) = &self.order.spec.identity else {
+            return drop_capabilities().map_err(|e| ("drop the capabilities", e));
+        };
+        // While this is root yet: the right to do it goes with the user.
+        drop_bounding_set().map_err(|e| ("drop the bounding set", e))?;
+        identity::take(identity).map_err(|e| ("become the program's user", e))?;
+        drop_capabilities().map_err(|e| ("drop the capabilities", e))?;
+        identity::verify(identity).map_err(|e| ("be sure of the program's user", e))
     }
 
     fn parked(&self, number: RawFd) -> Option<BorrowedFd<'_>> {
@@ -169,6 +186,12 @@ impl Launch {
     }
 }
 
+/// Whoever has the program's own uid to itself also has its group; what it makes can then be
+/// given to its owner by an access list, whose mask is what the umask leaves of the group's rights.
+fn umask(spec: &LaunchSpec) -> u32 {
+    if spec.identity.is_some() { 0o007 } else { 0o077 }
+}
+
 /// Nothing may own a number below [`PARKED`] when those are closed.
 fn parked_null() -> io::Result<OwnedFd> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -198,17 +221,7 @@ fn limit(limits: &Limits) -> io::Result<()> {
 /// All of them from all sets; the bounding set only where CAP_SETPCAP allows it, which is
 /// where anything is in the others.
 pub(crate) fn drop_capabilities() -> io::Result<()> {
-    let last: u32 = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
-        .ok()
-        .and_then(|text| text.trim_end().parse().ok())
-        .unwrap_or(63);
-    let held = rustix::thread::capabilities(None)?;
-    if held.effective.contains(CapabilitySet::SETPCAP) {
-        for number in 0..=last.min(63) {
-            let one = CapabilitySet::from_bits_retain(1 << number);
-            rustix::thread::remove_capability_from_bounding_set(one)?;
-        }
-    }
+    drop_bounding_set()?;
     rustix::thread::clear_ambient_capability_set()?;
     rustix::thread::set_capabilities(
         None,
@@ -218,6 +231,25 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
             inheritable: CapabilitySet::empty(),
         },
     )?;
+    Ok(())
+}
+
+fn drop_bounding_set() -> io::Result<()> {
+    let held = rustix::thread::capabilities(None)?;
+    if !held.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    for number in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::capability_is_in_bounding_set(one) {
+            Ok(true) => rustix::thread::remove_capability_from_bounding_set(one)?,
+            Ok(false) => {}
+            // The kernel has no more of them. /proc/sys, which has the last one's number, may
+            // be hidden.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
     Ok(())
 }
 

@@ -47,6 +47,30 @@ pub struct LaunchSpec {
     pub environment: Vec<(String, String)>,
     pub limits: Limits,
     pub confinement: Confinement,
+    /// A filter that refuses what no VMM needs; `None`: only the program's own.
+    pub system_calls: Option<SystemCalls>,
+    /// Whom to become; `None`: who the parent is.
+    pub identity: Option<Identity>,
+}
+
+/// What the filter of system calls leaves open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemCalls {
+    /// Whether unix sockets may be made and connected. Others never; those that the program
+    /// got stay usable.
+    pub unix_sockets: bool,
+}
+
+/// A user that the program runs as, and nothing else does. To become him the parent needs
+/// CAP_SETUID and CAP_SETGID; with CAP_SETPCAP too the program's bounding set is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// All supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// Limits for the program. Core dumps are always off: they would hold the guest's memory.
@@ -101,6 +125,8 @@ pub enum LaunchError {
     Descriptors { count: usize },
     #[error("Cannot pass descriptor {0} (0 to {MAX_TARGET}, each once)")]
     Target(RawFd),
+    #[error("No program is launched as root or as nobody in particular ({0})")]
+    Identity(u32),
     /// The launcher's own words.
     #[error("The launcher failed: {0}")]
     Failed(String),
@@ -151,6 +177,9 @@ pub fn spawn(
 ) -> Result<Launched, LaunchError> {
     let targets: Vec<RawFd> = fds.iter().map(|(_, target)| *target).collect();
     check_targets(&targets)?;
+    if let Some(identity) = &spec.identity {
+        check_identity(identity)?;
+    }
     let order = Order {
         spec: spec.clone(),
         targets,
@@ -183,6 +212,19 @@ fn check_targets(targets: &[RawFd]) -> Result<(), LaunchError> {
         }
     }
     Ok(())
+}
+
+/// 0 is root; of setresuid(2) and setresgid(2), -1 means "as it was".
+fn check_identity(identity: &Identity) -> Result<(), LaunchError> {
+    let Identity { uid, gid, groups } = identity;
+    match [uid, gid]
+        .into_iter()
+        .chain(groups)
+        .find(|id| matches!(**id, 0 | u32::MAX))
+    {
+        Some(id) => Err(LaunchError::Identity(*id)),
+        None => Ok(()),
+    }
 }
 
 fn send_order(socket: &OwnedFd, order: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {

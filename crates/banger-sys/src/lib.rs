@@ -17,4 +17,5 @@ pub mod pidfd;
 pub mod worker;
 
 mod confine;
+mod identity;
 mod seccomp;

@@ -1,6 +1,8 @@
 //! The system calls of a worker: what an allocator, threads and files that are open already
 //! need. Everything else ends the process with SIGSYS.
 
+mod vmm;
+
 use std::collections::BTreeMap;
 
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
@@ -8,6 +10,8 @@ use seccompiler::SeccompCmpOp::{Eq, Le, MaskedEq};
 use seccompiler::{
     BackendError, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
+
+pub(crate) use vmm::restrict_vmm;
 
 /// Restricts all threads of this process, and what they start, forever.
 pub(crate) fn restrict() -> Result<(), seccompiler::Error> {

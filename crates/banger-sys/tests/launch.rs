@@ -61,6 +61,8 @@ fn shell(script: &str) -> LaunchSpec {
             tcp_connect: Some(vec![]),
             scoped: true,
         },
+        system_calls: None,
+        identity: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use banger_model::guest::CONTROL_PORT;
 use banger_sys::landlock::{Confinement, FileAccess, FileRule};
-use banger_sys::launch::{LaunchSpec, Limits};
+use banger_sys::launch::{LaunchSpec, Limits, SystemCalls};
 
 use crate::engine::{
     Accelerator, Channels, ConsoleSink, LaunchPlan, MachineSpec, MachineType, Network, PlanError, TapNetwork,
@@ -54,6 +54,8 @@ pub(crate) fn plan(qemu: &Qemu, spec: MachineSpec) -> Result<LaunchPlan, PlanErr
             oom_score_adj: OOM_SCORE_ADJ,
         },
         confinement: confinement(qemu, &spec),
+        system_calls: matches!(spec.network, Network::Tap(_)).then_some(SystemCalls { unix_sockets: false }),
+        identity: None,
     };
     Ok(LaunchPlan {
         spec: launch,
@@ -447,6 +449,8 @@ mod tests {
         assert_eq!(plan.spec.confinement.tcp_bind, Some(vec![]));
         assert_eq!(plan.spec.confinement.tcp_connect, Some(vec![]));
         assert!(!format!("{:?}", plan.spec.confinement).contains("resolv"));
+        let unix_sockets = false;
+        assert_eq!(plan.spec.system_calls, Some(SystemCalls { unix_sockets }));
     }
 
     #[test]
