@@ -13,7 +13,9 @@ pub mod kvm;
 pub mod landlock;
 pub mod launch;
 pub mod listen;
+pub mod netns;
 pub mod pidfd;
+pub mod tap;
 pub mod worker;
 
 mod confine;
