@@ -1,0 +1,40 @@
+//! What every method works with.
+
+use std::sync::Arc;
+
+use zbus::Connection;
+use zbus::names::OwnedUniqueName;
+
+use crate::idle::{Activity, Token};
+use crate::launch_thread::LaunchThread;
+use crate::net::Net;
+use crate::slots::Slots;
+use crate::systemd::Systemd;
+
+/// What is the same for all calls.
+pub struct Context {
+    /// The system bus.
+    pub bus: Connection,
+    pub slots: Slots,
+    pub net: Arc<dyn Net>,
+    pub systemd: Systemd,
+    /// Where programs are started.
+    pub launch_thread: LaunchThread,
+    pub(crate) activity: Activity,
+}
+
+/// One call of an authorised caller.
+pub struct Call {
+    pub context: Arc<Context>,
+    /// The caller's, as the bus says.
+    pub uid: u32,
+    /// The caller's on the bus.
+    pub name: OwnedUniqueName,
+}
+
+impl Context {
+    /// Keeps the helper from leaving until it is dropped, for what goes on after a call.
+    pub fn busy(&self) -> Token {
+        self.activity.begin()
+    }
+}

@@ -1,0 +1,1 @@
+//! Launching a slot's VMM.

@@ -1,0 +1,21 @@
+//! banger's root helper: mechanism only. Each method of `org.banger.Helper` is one file of
+//! [`ops`]; all of them go through [`api::Helper`], which authorises before anything else. The
+//! program is confined before its runtime exists.
+
+pub mod api;
+pub mod authorize;
+pub mod context;
+mod departures;
+mod idle;
+pub mod journal;
+pub mod launch;
+pub mod launch_thread;
+mod limits;
+pub mod net;
+pub mod network;
+pub mod ops;
+mod reconcile;
+pub mod serve;
+pub mod slots;
+mod status;
+pub mod systemd;

@@ -1,0 +1,44 @@
+//! `AcquireSlot`: gives the caller a slot.
+
+use banger_bus::ErrorKind;
+use banger_bus::helper::{HelperError, HelperResult, SlotGrant};
+use banger_model::GuestBridge;
+
+use super::{Details, Op, unknown};
+use crate::context::Call;
+use crate::net;
+
+/// A slot with its tap, on a network.
+pub struct AcquireSlot {
+    /// [`GuestBridge::number`].
+    pub network: u8,
+}
+
+impl Op for AcquireSlot {
+    const ACTION: &'static str = "acquire-slot";
+    type Output = SlotGrant;
+
+    fn details(&self, _: &Call) -> Details {
+        let bridge = GuestBridge::of_number(self.network);
+        let name = bridge.map_or_else(unknown, |bridge| bridge.name().to_owned());
+        Details::from([("network", name)])
+    }
+
+    async fn apply(self, call: &Call) -> HelperResult<SlotGrant> {
+        let bridge = GuestBridge::of_number(self.network).ok_or_else(|| {
+            let text = format!("No such network: {} (0 public, 1 closed)", self.network);
+            HelperError::new(ErrorKind::InvalidArgument, text)
+        })?;
+        let slot = call.context.slots.acquire(call.uid, bridge).await?;
+        let grant = SlotGrant::new(slot.slot, slot.handle);
+        match net::ensure_tap(&call.context.net, slot.slot, bridge).await {
+            Ok(()) => Ok(grant),
+            Err(error) => {
+                // Half a tap is no use to the slot's next owner.
+                let _ = net::remove_tap(&call.context.net, slot.slot).await;
+                slot.release().await?;
+                Err(error.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `ReleaseSlot`: takes a slot back.
+
+use banger_bus::ErrorKind;
+use banger_bus::helper::{HelperError, HelperResult, WireHandle};
+
+use super::{Details, Op, slot_details};
+use crate::context::Call;
+use crate::journal::chain;
+use crate::net;
+
+/// Its VMM and its tap go first; when one of them stays, so does the slot.
+pub struct ReleaseSlot {
+    pub handle: WireHandle,
+}
+
+impl Op for ReleaseSlot {
+    const ACTION: &'static str = "release-slot";
+    type Output = ();
+
+    fn details(&self, call: &Call) -> Details {
+        slot_details(call, self.handle)
+    }
+
+    async fn apply(self, call: &Call) -> HelperResult<()> {
+        let slot = call.context.slots.find(call.uid, self.handle.into()).await?;
+        let ended = call.context.systemd.end(slot.slot).await;
+        ended.map_err(|error| HelperError::new(ErrorKind::Failed, chain(&error)))?;
+        net::remove_tap(&call.context.net, slot.slot).await?;
+        Ok(slot.release().await?)
+    }
+}
