@@ -31,9 +31,10 @@ pub const WHOLE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 119, 0, 0), 19);
 pub const NETWORK_UNIT: &str = "banger-network.service";
 
 /// The first slot's uid. The range is the last half of the last block of what systemd reserves
-/// for containers (`524288` to `1879048191`, systemd's UIDS-GIDS): no login has such a uid, journald
-/// keeps what they write in the system's journal, and container managers, which take whole blocks
-/// of 65536, hand out no uid of an upper half.
+/// for containers (`524288` to `1879048191`, systemd's UIDS-GIDS): no login and no service has such
+/// a uid, and container managers, which take whole blocks of 65536, use none of an upper half.
+/// Slots are given out from the lowest, so that few of them are ever used: some versions of
+/// journald keep a file for each uid of this range that writes to it.
 const FIRST_UID: u32 = 0x6fff_8000;
 /// The host part of the first slot's address: below it is the gateway.
 const FIRST_HOST: u16 = 16;
