@@ -60,6 +60,7 @@ impl Helper {
             context: self.context.clone(),
             uid: who.uid,
             name,
+            departure: who.departure.clone(),
         };
         let mut details = op.details(&call);
         details.insert("user", call.uid.to_string());

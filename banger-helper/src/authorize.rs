@@ -35,7 +35,7 @@ pub(crate) struct Authority {
 pub(crate) struct Caller {
     pub(crate) name: OwnedUniqueName,
     pub(crate) uid: u32,
-    departure: Departure,
+    pub(crate) departure: Departure,
 }
 
 impl Authority {

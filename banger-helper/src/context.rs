@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zbus::Connection;
 use zbus::names::OwnedUniqueName;
 
+use crate::departures::Departure;
 use crate::idle::{Activity, Token};
 use crate::launch_thread::LaunchThread;
 use crate::net::Net;
@@ -30,6 +31,8 @@ pub struct Call {
     pub uid: u32,
     /// The caller's on the bus.
     pub name: OwnedUniqueName,
+    /// When he leaves the bus.
+    pub(crate) departure: Departure,
 }
 
 impl Context {

@@ -16,7 +16,7 @@ type Watched = HashMap<OwnedUniqueName, watch::Sender<()>>;
 pub(crate) struct Departures(Arc<Mutex<Watched>>);
 
 /// Resolves when somebody has left.
-pub(crate) struct Departure {
+pub struct Departure {
     departures: Departures,
     name: OwnedUniqueName,
     receiver: watch::Receiver<()>,
@@ -69,6 +69,17 @@ impl Departures {
 impl Departure {
     pub(crate) async fn happened(&mut self) {
         while self.receiver.changed().await.is_ok() {}
+    }
+}
+
+impl Clone for Departure {
+    /// Also hears of a leaving that has happened already.
+    fn clone(&self) -> Self {
+        Self {
+            departures: self.departures.clone(),
+            name: self.name.clone(),
+            receiver: self.receiver.clone(),
+        }
     }
 }
 
