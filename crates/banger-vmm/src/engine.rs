@@ -6,6 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use banger_sys::launch::{LaunchError, LaunchSpec, Launched, Launcher};
 
+use crate::firecracker::Firecracker;
 use crate::qemu::Qemu;
 
 /// Turns a machine into a process to launch.
@@ -25,6 +26,7 @@ pub trait Engine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineKind {
     Qemu(Qemu),
+    Firecracker(Firecracker),
 }
 
 /// A machine. Every file is a descriptor: the VMM opens nothing by a name of ours.
@@ -151,6 +153,12 @@ pub enum PlanError {
     },
     #[error("The tap {0:?} was not opened")]
     TapQueue(String),
+    #[error("Firecracker needs KVM")]
+    NeedsKvm,
+    #[error("Firecracker needs a tap: it has no network of user mode")]
+    NeedsTap,
+    #[error("Not a number of processors for Firecracker: {vcpus} (1 to {max})")]
+    Vcpus { vcpus: u32, max: u32 },
     #[error("Cannot examine the {what}")]
     Descriptor {
         what: &'static str,
@@ -163,12 +171,14 @@ impl Engine for EngineKind {
     fn plan(&self, spec: MachineSpec) -> Result<LaunchPlan, PlanError> {
         match self {
             Self::Qemu(qemu) => qemu.plan(spec),
+            Self::Firecracker(firecracker) => firecracker.plan(spec),
         }
     }
 
     fn default_cmdline(&self, accelerator: Accelerator) -> String {
         match self {
             Self::Qemu(qemu) => qemu.default_cmdline(accelerator),
+            Self::Firecracker(firecracker) => firecracker.default_cmdline(accelerator),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! whether a machine should run.
 
 pub mod engine;
+pub mod firecracker;
 pub mod probe;
 pub mod qemu;
 pub mod qmp;
@@ -11,5 +12,6 @@ pub use engine::{
     Accelerator, Channels, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, Network,
     PlanError, TapNetwork, UserNetwork,
 };
+pub use firecracker::Firecracker;
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, VmmEvent};
