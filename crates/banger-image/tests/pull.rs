@@ -69,6 +69,7 @@ fn pull_image(
         mirrors: &Mirrors::default(),
         registry: registry(data),
         unpacker: &Unpacker::this_program(),
+        force: false,
     };
     image::pull(&pull, progress, cancel)
 }

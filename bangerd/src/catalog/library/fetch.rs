@@ -197,6 +197,7 @@ fn pull(
                 mirrors: &fetcher.mirrors,
                 registry: fetcher.registry(),
                 unpacker: &fetcher.unpacker,
+                force,
             };
             image::pull(&pull, progress, cancel)
         }

@@ -30,6 +30,8 @@ pub struct Pull<'a> {
     pub registry: Registry<'a>,
     /// What reads them.
     pub unpacker: &'a Unpacker,
+    /// Make the image again, even if it is here as its registry has it.
+    pub force: bool,
 }
 
 /// Makes an image of the catalogue; one of the same name is replaced when the new one is
@@ -64,7 +66,7 @@ fn pull_oci(
         kernel: pull.kernel.unwrap_or(&pull.entry.kernel),
         registry: pull.registry,
         unpacker: pull.unpacker,
-        force: false,
+        force: pull.force,
     };
     pull_reference(&pull, progress, cancel)
 }

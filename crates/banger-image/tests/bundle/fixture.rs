@@ -91,6 +91,7 @@ impl Machine {
             mirrors: &Mirrors::default(),
             registry: registry(&cache),
             unpacker: &unpacker(),
+            force: false,
         };
         image::pull(&pull, &NoProgress, cancel)
     }

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use banger_image::image::{self, Image, Origin, PullReference};
+use banger_image::catalog::Catalog;
+use banger_image::image::{self, Image, Origin, Pull, PullReference};
 use banger_image::unpack::{Unpacker, run_child};
-use banger_image::{Cancel, Digest, Error, PartState};
+use banger_image::{Cancel, Digest, Error, Mirrors, PartState};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustix::net::SocketType;
@@ -58,6 +60,15 @@ fn store(server: &Registry, name: &str, layers: &[(Vec<u8>, Digest)], created: &
     server.document(name, &manifest, MANIFEST);
 }
 
+fn unpacker() -> Unpacker {
+    Unpacker {
+        program: "/proc/self/exe".into(),
+        arguments: ["image::child_entry", "--exact", "--nocapture"]
+            .map(Into::into)
+            .to_vec(),
+    }
+}
+
 struct Store {
     client: Client,
     images: tempfile::TempDir,
@@ -72,12 +83,7 @@ impl Store {
     }
 
     fn pull(&self, server: &Registry, name: &str, force: bool, heard: &Heard) -> Result<Image, Error> {
-        let unpacker = Unpacker {
-            program: "/proc/self/exe".into(),
-            arguments: ["image::child_entry", "--exact", "--nocapture"]
-                .map(Into::into)
-                .to_vec(),
-        };
+        let unpacker = unpacker();
         let pull = PullReference {
             images: self.images.path(),
             reference: &server.reference(name),
@@ -148,6 +154,35 @@ fn an_image_is_made_once_and_of_the_same_layers_the_same() {
     let newer = one.pull(&server, "app:1", false, &Heard::default()).unwrap();
     assert_ne!(digest(&newer.rootfs), bytes);
     assert_eq!(one.entries().len(), 1);
+}
+
+#[test]
+fn force_makes_an_image_of_the_catalogue_again() {
+    let server = Registry::start();
+    store(&server, "app:1", &[layer("a", "1")], "2024-05-22T18:18:20Z");
+    let text = format!(
+        "[[image]]\nname = 'mine'\nkernel = 'debian-6.1'\ndescription = 'x'\nsource = [{{type = 'oci', reference = '{}'}}]",
+        server.reference("app:1")
+    );
+    let catalog = Catalog::parse(&text, "test").unwrap();
+    let here = Store::new();
+    let unpacker = unpacker();
+    let pull = |force| {
+        let pull = Pull {
+            images: here.images.path(),
+            entry: catalog.images().next().unwrap(),
+            kernel: None,
+            mirrors: &Mirrors::default(),
+            registry: here.client.registry(),
+            unpacker: &unpacker,
+            force,
+        };
+        image::pull(&pull, &Heard::default(), &Cancel::new()).unwrap()
+    };
+    let inode = |image: &Image| fs::metadata(&image.rootfs).unwrap().ino();
+    let first = inode(&pull(false));
+    assert_eq!(inode(&pull(false)), first);
+    assert_ne!(inode(&pull(true)), first);
 }
 
 /// Some build tools date everything to the year 1, which no file system can.
