@@ -62,6 +62,8 @@ pub enum Error {
     NotInCatalogue(String),
     #[error("{what} {name} exists: choose another name, or delete it first")]
     Exists { what: &'static str, name: String },
+    #[error("{what} {name} exists: choose another name, or replace it with --force")]
+    Replaceable { what: &'static str, name: String },
     #[error("Image {0} is managed already")]
     AlreadyManaged(String),
     #[error("Damaged: {} ({reason}); delete it and fetch it again", .path.display())]

@@ -79,7 +79,7 @@ impl Draft {
     /// Gives the bundle its name.
     ///
     /// # Errors
-    /// [`Error::Exists`] unless `replace`.
+    /// [`Error::Replaceable`] unless `replace`.
     pub(crate) fn name(self, target: &Path, replace: bool) -> Result<Exported> {
         let named = if replace {
             self.file.persist(target)
@@ -89,7 +89,7 @@ impl Draft {
         match named {
             Ok(_) => {}
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Error::Exists {
+                return Err(Error::Replaceable {
                     what: "File",
                     name: target.display().to_string(),
                 });
@@ -108,7 +108,7 @@ impl Draft {
 /// Writes a bundle as `file`, or in the directory `file` under its content's name.
 ///
 /// # Errors
-/// [`Error::Exists`] unless `force`, and what [`Draft::write`] says.
+/// [`Error::Replaceable`] unless `force`, and what [`Draft::write`] says.
 pub(crate) fn export(
     manifest: &Manifest,
     content: Content<'_>,
@@ -125,7 +125,7 @@ pub(crate) fn export(
     }
     // Before the work, not only after it.
     if !force && fs::symlink_metadata(file).is_ok() {
-        return Err(Error::Exists {
+        return Err(Error::Replaceable {
             what: "File",
             name: file.display().to_string(),
         });

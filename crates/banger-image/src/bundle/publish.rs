@@ -26,7 +26,7 @@ pub struct Publish<'a> {
 /// Writes a bundle into the directory, and its entry into the catalogue there.
 ///
 /// # Errors
-/// [`Error::Exists`] when the catalogue has an entry of the name, unless `force`;
+/// [`Error::Replaceable`] when the catalogue has an entry of the name, unless `force`;
 /// [`Error::Catalogue`] for a bad url, or a catalogue that cannot be edited.
 pub(crate) fn publish(
     publish: &Publish<'_>,

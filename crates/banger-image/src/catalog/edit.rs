@@ -54,7 +54,7 @@ pub(crate) fn has(directory: &Path, thing: Thing<'_>, name: &str) -> Result<bool
 /// for another publisher, who has the lock only as long as this takes.
 ///
 /// # Errors
-/// [`Error::Exists`] unless `replace`, [`Error::Catalogue`] when the file is not a catalogue,
+/// [`Error::Replaceable`] unless `replace`, [`Error::Catalogue`] when the file is not a catalogue,
 /// or cannot be edited so that the rest of it stays.
 pub(crate) fn publish(directory: &Path, entry: &Entry<'_>, replace: bool) -> Result<()> {
     if !is_description(entry.description) {
@@ -80,7 +80,7 @@ impl Thing<'_> {
     }
 
     pub(crate) fn exists(self, name: &str) -> Error {
-        Error::Exists {
+        Error::Replaceable {
             what: match self {
                 Self::Image { .. } => "The catalogue's entry for image",
                 Self::Kernel => "The catalogue's entry for kernel",
@@ -308,7 +308,7 @@ mod tests {
         publish(dir.path(), &entry(&kernel, "a/b:2", "second"), false).unwrap();
         assert!(matches!(
             publish(dir.path(), &entry(&kernel, "a/b:1", "again"), false),
-            Err(Error::Exists { .. })
+            Err(Error::Replaceable { .. })
         ));
         let before = text(dir.path());
         assert!(before.starts_with(mine), "{before}");
@@ -401,5 +401,17 @@ mod tests {
         });
         let catalog = Catalog::read(&dir.path().join(FILE)).unwrap();
         assert_eq!(catalog.images().count(), 8);
+    }
+
+    #[test]
+    fn a_taken_name_names_the_way_to_replace_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel: KernelName = "debian-6.1".parse().unwrap();
+        publish(dir.path(), &entry(&kernel, "a:1", "x"), false).unwrap();
+        let error = publish(dir.path(), &entry(&kernel, "a:1", "x"), false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "The catalogue's entry for image a:1 exists: choose another name, or replace it with --force"
+        );
     }
 }

@@ -15,7 +15,7 @@ use crate::progress::{Cancel, Progress};
 /// not travel with it.
 ///
 /// # Errors
-/// [`Error::NoSuchImage`], [`Error::Exists`], [`Error::NoSpace`], [`Error::Cancelled`],
+/// [`Error::NoSuchImage`], [`Error::Replaceable`], [`Error::NoSpace`], [`Error::Cancelled`],
 /// [`Error::Bundle`] when the file system cannot be read.
 pub fn export(
     images: &Path,

@@ -15,7 +15,7 @@ use crate::progress::{Cancel, Progress};
 ///
 /// # Errors
 /// [`Error::NoSuchImage`]; [`Error::OwnKernel`] when it boots kernel files of its owner;
-/// [`Error::Exists`] when the catalogue has an entry of the name, unless `force`;
+/// [`Error::Replaceable`] when the catalogue has an entry of the name, unless `force`;
 /// [`Error::Catalogue`] for a bad url, or a catalogue that cannot be edited.
 pub fn publish(
     images: &Path,

@@ -15,7 +15,7 @@ use crate::progress::{Cancel, Progress};
 /// `force`.
 ///
 /// # Errors
-/// [`Error::NoSuchKernel`], [`Error::Exists`], [`Error::NoSpace`], [`Error::Cancelled`],
+/// [`Error::NoSuchKernel`], [`Error::Replaceable`], [`Error::NoSpace`], [`Error::Cancelled`],
 /// [`Error::Bundle`] when its files cannot be in a bundle.
 pub fn export(
     kernels: &Path,

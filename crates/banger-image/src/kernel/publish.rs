@@ -16,7 +16,7 @@ use crate::progress::{Cancel, Progress};
 /// that name find the kernel.
 ///
 /// # Errors
-/// [`crate::Error::NoSuchKernel`]; [`crate::Error::Exists`] when the catalogue has an entry of
+/// [`crate::Error::NoSuchKernel`]; [`crate::Error::Replaceable`] when the catalogue has an entry of
 /// the name, unless `force`; [`crate::Error::Catalogue`] for a bad url, or a catalogue that
 /// cannot be edited.
 pub fn publish(

@@ -124,7 +124,7 @@ fn what_exists_is_replaced_by_choice_alone() {
     write(&machine.path("taken"), b"mine");
     assert!(matches!(
         export(&machine, "a", "taken", false),
-        Err(Error::Exists { what: "File", .. })
+        Err(Error::Replaceable { what: "File", .. })
     ));
     assert_eq!(fs::read(machine.path("taken")).unwrap(), b"mine");
     export(&machine, "a", "taken", true).unwrap();
@@ -215,7 +215,7 @@ fn a_published_directory_is_pulled_from_by_a_link() {
 
     assert!(matches!(
         publish(&here, "app:1", &options),
-        Err(Error::Exists { .. })
+        Err(Error::Replaceable { .. })
     ));
     let again = publish(
         &here,

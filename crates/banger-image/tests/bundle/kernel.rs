@@ -124,7 +124,7 @@ fn a_kernel_is_published_under_the_name_that_images_ask_for() {
         kernel::publish(&there.kernels(), &name, options, &NoProgress, &Cancel::new())
     };
     publish(&options).unwrap();
-    assert!(matches!(publish(&options), Err(Error::Exists { .. })));
+    assert!(matches!(publish(&options), Err(Error::Replaceable { .. })));
     let catalog = Catalog::read(&directory.join("catalog.toml")).unwrap();
     let entry = catalog.kernel(&"debian-6.1".parse().unwrap()).unwrap();
     assert_eq!(entry.description, "Linux 6.1.0-test");
