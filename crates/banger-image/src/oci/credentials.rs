@@ -452,10 +452,7 @@ mod tests {
         let text = r#"{"credHelpers": {"r.example": ""}, "credsStore": "no-such"}"#;
         assert!(found(text, "r.example").is_none());
         let (_, warnings) = lookup(text, "other.example", "a");
-        assert!(
-            warnings[0].contains("docker-credential-no-such"),
-            "{warnings:?}"
-        );
+        assert!(warnings[0].contains("docker-credential-no-such"), "{warnings:?}");
     }
 
     #[test]
@@ -463,8 +460,7 @@ mod tests {
         for empty in ["docker.io", "https://index.docker.io/v1/", "index.docker.io"] {
             for filled in ["docker.io", "https://index.docker.io/v1/", "index.docker.io"] {
                 if empty != filled {
-                    let text =
-                        format!(r#"{{"auths": {{"{empty}": {{}}, "{filled}": {{"auth": "YTox"}}}}}}"#);
+                    let text = format!(r#"{{"auths": {{"{empty}": {{}}, "{filled}": {{"auth": "YTox"}}}}}}"#);
                     assert!(found(&text, "docker.io") == user("a", "1"), "{text}");
                 }
             }
@@ -562,7 +558,10 @@ mod tests {
         let Err(error) = helper(r#"echo '{"Username":"u","Secret":"hunter2"}'; exit 3"#) else {
             panic!()
         };
-        assert!(error.ends_with("docker-credential-test failed (exit status: 3)"), "{error}");
+        assert!(
+            error.ends_with("docker-credential-test failed (exit status: 3)"),
+            "{error}"
+        );
     }
 
     #[test]
