@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completion, daemon, doctor, image, kernel, man, version, vm};
+use crate::commands::{completion, daemon, doctor, image, kernel, man, system, version, vm};
 use crate::error::Result;
 use crate::exit;
 
@@ -37,6 +37,9 @@ enum Command {
     /// The daemon behind it all
     #[command(subcommand)]
     Daemon(Daemon),
+    /// System mode: VMs by a root helper, on a network of their own
+    #[command(subcommand)]
+    System(System),
     Version(version::Version),
     Completion(completion::Completion),
     #[command(hide = true)]
@@ -98,6 +101,14 @@ enum Daemon {
     Status(daemon::status::Status),
 }
 
+#[derive(Debug, Subcommand)]
+enum System {
+    Install(system::install::Install),
+    Status(system::status::Status),
+    Restart(system::restart::Restart),
+    Uninstall(system::uninstall::Uninstall),
+}
+
 impl Cli {
     pub(crate) async fn run(self) -> ExitCode {
         let result = match self.command {
@@ -107,6 +118,7 @@ impl Cli {
             Command::Ps(list) => list.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::Daemon(Daemon::Status(status)) => status.run().await,
+            Command::System(system) => system.run().await,
             Command::Version(version) => version.run(),
             Command::Completion(completion) => completion.run(),
             Command::Man(man) => man.run(),
@@ -164,6 +176,17 @@ impl Kernel {
             Self::Rm(rm) => rm.run().await,
             Self::Export(export) => export.run().await,
             Self::Publish(publish) => publish.run().await,
+        }
+    }
+}
+
+impl System {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::Install(install) => install.run().await,
+            Self::Status(status) => status.run().await,
+            Self::Restart(restart) => restart.run().await,
+            Self::Uninstall(uninstall) => uninstall.run().await,
         }
     }
 }
@@ -251,6 +274,9 @@ mod tests {
             "banger image prune --all --force",
             "banger image export a --bundle -o b --force",
             "banger image publish a b --base-url https://c/ --description d",
+            "banger system install --prefix /opt/b --force",
+            "banger system uninstall --force",
+            "banger system status --json",
         ] {
             assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
         }
@@ -275,6 +301,8 @@ mod tests {
             "banger image publish a",
             "banger vm exec a --entrypoint -- ls",
             "banger vm exec a --user a:b:c -- ls",
+            "banger system",
+            "banger system install --force --destdir d",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
