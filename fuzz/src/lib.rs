@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod layer;
 pub mod manifest;
 pub mod metadata;
+pub mod names;
 pub mod reference;
 
 #[cfg(feature = "libfuzzer")]

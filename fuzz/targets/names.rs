@@ -1,0 +1,2 @@
+#![no_main]
+banger_fuzz::fuzz!(names);
