@@ -74,6 +74,18 @@ impl Pidfd {
         }
     }
 
+    /// Takes a pidfd that somebody else opened.
+    ///
+    /// # Errors
+    /// When it is none, or its process has ended or is of another pid namespace.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+        match pid_of(&info) {
+            Some(pid) => Ok(Self { fd, pid }),
+            None => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -169,6 +181,12 @@ pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 fn to_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// The field of a pidfd in proc_pid_fdinfo(5): -1 after the end, 0 for another pid namespace.
+fn pid_of(info: &str) -> Option<u32> {
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    number.trim().parse().ok().filter(|pid| *pid != 0)
 }
 
 fn is_gone(e: &io::Error) -> bool {
@@ -288,6 +306,22 @@ mod tests {
         assert!(Pidfd::open_checked(&identity).unwrap().is_none());
         assert!(Pidfd::open(0).is_err());
         assert!(Pidfd::open(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_pidfd_says_whose_it_is() {
+        let mut child = sleeper();
+        let pidfd = Pidfd::open(child.id()).unwrap();
+        let copy = Pidfd::from_fd(pidfd.fd.try_clone().unwrap()).unwrap();
+        assert_eq!(copy.pid(), child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(Pidfd::from_fd(copy.fd).is_err());
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        assert!(Pidfd::from_fd(file.into()).is_err());
+        for info in ["", "Pid:\t-1\n", "Pid:\t0\n", "pos:\t7\n", "NSpid:\t7\n"] {
+            assert_eq!(pid_of(info), None, "{info:?}");
+        }
     }
 
     #[test]
