@@ -2,11 +2,12 @@
 //! one it is announced as.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Cursor, Write};
+use std::sync::LazyLock;
 
 use banger_image::Digest;
 use banger_image::ext4::{Seed, Writer};
-use banger_image::layer::{Compression, Layer, LayerError, Limits, apply};
+use banger_image::layer::{Compression, Decompressor, Layer, LayerError, Limits, apply};
 use flate2::write::GzEncoder;
 use rustix::fs::MemfdFlags;
 
@@ -18,6 +19,7 @@ const LIMITS: Limits = Limits {
     ratio_from: 1 << 20,
     window_log: 20,
 };
+static THREAD: LazyLock<Decompressor> = LazyLock::new(|| Decompressor::start().expect("a thread"));
 const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
 /// # Panics
@@ -50,7 +52,7 @@ pub fn run(data: &[u8]) {
     );
 }
 
-fn unpack(mut stored: &[u8], compression: Compression, diff_id: Digest) -> Result<u64, LayerError> {
+fn unpack(stored: &[u8], compression: Compression, diff_id: Digest) -> Result<u64, LayerError> {
     let target =
         File::from(rustix::fs::memfd_create("layer", MemfdFlags::empty()).expect("a file in memory"));
     let seed = Seed::from_digest(&[7; 32], 0);
@@ -60,8 +62,8 @@ fn unpack(mut stored: &[u8], compression: Compression, diff_id: Digest) -> Resul
         compression,
         diff_id,
     };
-    let blob: &mut (dyn Read + Send) = &mut stored;
-    apply(blob, &layer, &mut writer, &LIMITS, &mut |_| Ok(()))
+    let blob = Cursor::new(stored.to_vec());
+    apply(&THREAD, blob, &layer, &mut writer, &LIMITS, &mut |_| Ok(()))
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {

@@ -12,9 +12,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread;
 
 pub use compression::Compression;
@@ -57,38 +58,66 @@ impl Default for Limits {
     }
 }
 
+/// A thread that decompresses one layer after the other. It is made once: who reads layers can
+/// then be forbidden to make any.
+#[derive(Debug)]
+pub struct Decompressor(Sender<Job>);
+
+struct Job {
+    source: Source,
+    blob: Counted<Box<dyn Read + Send>>,
+    compression: Compression,
+}
+
+impl Decompressor {
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start() -> io::Result<Self> {
+        let (jobs, queue) = channel::<Job>();
+        thread::Builder::new()
+            .name("decompress".to_owned())
+            .spawn(move || {
+                for job in queue {
+                    job.source.run(job.blob, job.compression);
+                }
+            })?;
+        Ok(Self(jobs))
+    }
+}
+
 /// Applies one layer on top of those before it, and returns the bytes of its content. `blob`
-/// is read in a thread of its own. `progress` gets the stored bytes that were read so far, at
+/// is read in the decompressor's thread. `progress` gets the stored bytes that were read so far, at
 /// least once for each MiB of content, and may end the work.
 ///
 /// # Errors
 /// Everything that is wrong with the layer; the writer is of no use afterwards.
 pub fn apply(
-    blob: impl Read + Send,
+    decompressor: &Decompressor,
+    blob: impl Read + Send + 'static,
     layer: &Layer,
     writer: &mut Writer,
     limits: &Limits,
     progress: &mut dyn FnMut(u64) -> Result<(), LayerError>,
 ) -> Result<u64, LayerError> {
-    let read = AtomicU64::new(0);
-    let blob = Counted::new(blob, layer.size, &read);
+    let read = Arc::new(AtomicU64::new(0));
+    let blob: Box<dyn Read + Send> = Box::new(blob);
     let (full, pieces) = sync_channel(DEPTH);
     let (used, empty) = channel();
-    let source = Source {
-        full,
-        empty,
-        read: &read,
-        limits,
+    let job = Job {
+        source: Source {
+            full,
+            empty,
+            read: read.clone(),
+            limits: *limits,
+        },
+        blob: Counted::new(blob, layer.size, read.clone()),
+        compression: layer.compression,
     };
-    thread::scope(|scope| {
-        thread::Builder::new()
-            .name("decompress".to_owned())
-            .spawn_scoped(scope, move || source.run(blob, layer.compression))
-            .map_err(LayerError::Start)?;
-        let mut report = || progress(read.load(Ordering::Relaxed));
-        let mut stream = Stream::new(pieces, used, &mut report);
-        writer.begin_layer();
-        let applied = ext4::apply_layer(&mut stream, writer, |_| Ok(()));
-        stream.finish(applied, &layer.diff_id)
-    })
+    let gone = |_| LayerError::Start(io::ErrorKind::BrokenPipe.into());
+    decompressor.0.send(job).map_err(gone)?;
+    let mut report = || progress(read.load(Ordering::Relaxed));
+    let mut stream = Stream::new(pieces, used, &mut report);
+    writer.begin_layer();
+    let applied = ext4::apply_layer(&mut stream, writer, |_| Ok(()));
+    stream.finish(applied, &layer.diff_id)
 }

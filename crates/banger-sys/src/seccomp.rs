@@ -1,5 +1,5 @@
-//! The system calls of a worker: what an allocator, threads and files that are open already
-//! need. Everything else ends the process with SIGSYS.
+//! The system calls of a worker: what an allocator, threads that are there and files that are
+//! open already need. Everything else ends the process with SIGSYS.
 
 mod vmm;
 
@@ -13,17 +13,9 @@ use seccompiler::{
 
 pub(crate) use vmm::restrict_vmm;
 
-/// Restricts all threads of this process, and what they start, forever.
+/// Restricts all threads of this process forever. They are the last ones.
 pub(crate) fn restrict() -> Result<(), seccompiler::Error> {
-    // A thread is made with clone(2), whose flags lie in a register and can be looked at. The
-    // first filter's answer counts because the second one's is more lenient.
-    let no_clone3 = filter(
-        BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
-    )?;
     let allowed = filter(rules()?, SeccompAction::KillProcess, SeccompAction::Allow)?;
-    seccompiler::apply_filter_all_threads(&no_clone3)?;
     seccompiler::apply_filter_all_threads(&allowed)
 }
 
@@ -35,7 +27,6 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_munmap,
     // Threads.
-    libc::SYS_clone3,
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
@@ -88,11 +79,9 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         Ok::<_, BackendError>(())
     };
     let executable = libc::PROT_EXEC as u64;
-    let thread = libc::CLONE_THREAD as u64;
     let own = u64::from(std::process::id());
     allow(libc::SYS_mmap, &[(2, Qword, MaskedEq(executable), 0)])?;
     allow(libc::SYS_mprotect, &[(2, Qword, MaskedEq(executable), 0)])?;
-    allow(libc::SYS_clone, &[(0, Qword, MaskedEq(thread), thread)])?;
     // abort(3) of this process.
     allow(libc::SYS_tgkill, &[(0, Dword, Eq, own)])?;
     // The socket is the standard input; a panic's message goes to standard error.

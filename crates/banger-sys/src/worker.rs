@@ -32,14 +32,14 @@ pub struct WorkerError {
 
 impl Worker {
     /// Confines this process, forever: no privilege, no files but the standard streams and
-    /// those that it receives, no network, no other process. A system call beyond that ends it
-    /// with SIGSYS. To be called first thing in `main`, while there is one thread. Says how
-    /// much of it Landlock enforces too; without Landlock the filter of system calls stands
-    /// alone.
+    /// those that it receives, no network, no other process, and no threads but those that
+    /// `start` makes. A system call beyond that ends it with SIGSYS. To be called first thing in
+    /// `main`, while there is one thread. Says how much of it Landlock enforces too; without
+    /// Landlock the filter of system calls stands alone.
     ///
     /// # Errors
     /// The first step that failed.
-    pub fn confine(&self) -> Result<Enforcement, WorkerError> {
+    pub fn confine<T>(&self, start: impl FnOnce() -> io::Result<T>) -> Result<(Enforcement, T), WorkerError> {
         let failed = |what| move |source| WorkerError { what, source };
         close_range(3, i32::MAX, 0).map_err(failed("close what is open"))?;
         rustix::process::umask(Mode::from_raw_mode(0o777));
@@ -57,8 +57,10 @@ impl Worker {
         let enforcement = restrict(&nothing, |_| None).map_err(failed("set up Landlock"))?;
         self.limit().map_err(failed("set the resource limits"))?;
         keep_allocator_from_files();
+        // They have all of the above from this thread, and get the filter with it.
+        let started = start().map_err(failed("start its threads"))?;
         seccomp::restrict().map_err(|e| failed("set up the filter of system calls")(io::Error::other(e)))?;
-        Ok(enforcement)
+        Ok((enforcement, started))
     }
 
     fn limit(&self) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! and the digest, to who reads the archive.
 
 use std::io::{self, BufReader, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
@@ -18,19 +19,19 @@ pub(super) const DEPTH: usize = 4;
 const READ: usize = 256 << 10;
 
 /// Stored bytes, as many as announced, and how many of them were read.
-pub(super) struct Counted<'a, R> {
+pub(super) struct Counted<R> {
     inner: R,
     size: u64,
-    read: &'a AtomicU64,
+    read: Arc<AtomicU64>,
 }
 
-impl<'a, R: Read> Counted<'a, R> {
-    pub(super) fn new(inner: R, size: u64, read: &'a AtomicU64) -> Self {
+impl<R: Read> Counted<R> {
+    pub(super) fn new(inner: R, size: u64, read: Arc<AtomicU64>) -> Self {
         Self { inner, size, read }
     }
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let before = self.read.load(Ordering::Relaxed);
         // One more than announced, to see that there is no more.
@@ -48,19 +49,19 @@ impl<R: Read> Read for Counted<'_, R> {
 #[error("Not of the announced size")]
 struct WrongSize;
 
-/// The thread that decompresses.
-pub(super) struct Source<'a> {
+/// What the thread that decompresses has of one layer.
+pub(super) struct Source {
     pub(super) full: SyncSender<Result<Vec<u8>, LayerError>>,
     /// Pieces that were used, to be filled again.
     pub(super) empty: Receiver<Vec<u8>>,
-    pub(super) read: &'a AtomicU64,
-    pub(super) limits: &'a Limits,
+    pub(super) read: Arc<AtomicU64>,
+    pub(super) limits: Limits,
 }
 
-impl Source<'_> {
+impl Source {
     /// Sends the content until its end, until something is wrong with it, or until nobody
     /// listens any more.
-    pub(super) fn run(self, blob: Counted<'_, impl Read + Send>, compression: Compression) {
+    pub(super) fn run(self, blob: Counted<impl Read + Send>, compression: Compression) {
         let size = blob.size;
         let blob = BufReader::with_capacity(READ, blob);
         let mut decoder = match compression.decoder(blob, self.limits.window_log) {
@@ -93,7 +94,7 @@ impl Source<'_> {
             ratio,
             ratio_from,
             ..
-        } = *self.limits;
+        } = self.limits;
         if total > bytes {
             return Err(LayerError::TooLarge { limit: bytes });
         }

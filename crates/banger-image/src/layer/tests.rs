@@ -25,9 +25,23 @@ fn writer() -> Writer {
     Writer::new(tempfile::tempfile().unwrap(), seed()).unwrap()
 }
 
+fn thread() -> Decompressor {
+    Decompressor::start().unwrap()
+}
+
+fn apply_to(
+    stored: Vec<u8>,
+    layer: &Layer,
+    limits: &Limits,
+    progress: &mut dyn FnMut(u64) -> Result<(), LayerError>,
+) -> Result<u64, LayerError> {
+    let blob = io::Cursor::new(stored);
+    apply(&thread(), blob, layer, &mut writer(), limits, progress)
+}
+
 fn apply_stored(stored: &[u8], compression: Compression, diff_id: Digest) -> Result<u64, LayerError> {
     let layer = layer(stored, compression, diff_id);
-    apply(stored, &layer, &mut writer(), &SMALL, &mut |_| Ok(()))
+    apply_to(stored.to_vec(), &layer, &SMALL, &mut |_| Ok(()))
 }
 
 /// What is wrong with a layer whose content's digest is that of nothing.
@@ -153,7 +167,7 @@ fn the_size_is_that_of_the_manifest() {
                 compression,
                 diff_id,
             };
-            let error = apply(&stored[..], &layer, &mut writer(), &SMALL, &mut |_| Ok(())).unwrap_err();
+            let error = apply_to(stored.clone(), &layer, &SMALL, &mut |_| Ok(())).unwrap_err();
             assert!(
                 matches!(error, LayerError::Size { announced } if announced == size),
                 "{size}: {error}"
@@ -188,7 +202,7 @@ fn all_layers_together_are_bounded() {
         ..SMALL
     };
     let layer = layer(&content, Compression::None, Digest::of(&content));
-    let error = apply(&content[..], &layer, &mut writer(), &limits, &mut |_| Ok(())).unwrap_err();
+    let error = apply_to(content, &layer, &limits, &mut |_| Ok(())).unwrap_err();
     assert!(
         matches!(error, LayerError::TooLarge { limit } if limit == 4 << 20),
         "{error}"
@@ -221,7 +235,7 @@ fn progress_may_end_it() {
     let content = archive(&[("a", &[1; 8 << 20])]);
     let layer = layer(&content, Compression::None, Digest::of(&content));
     let mut seen = Vec::new();
-    let error = apply(&content[..], &layer, &mut writer(), &SMALL, &mut |read| {
+    let error = apply_to(content, &layer, &SMALL, &mut |read| {
         seen.push(read);
         if read > 4 << 20 {
             return Err(LayerError::NoSpace { quota: false });
@@ -243,7 +257,7 @@ fn a_blob_that_cannot_be_read_says_so() {
     }
     let blob = io::Cursor::new(gzip(&archive(&[("a", b"x")]))).chain(Broken);
     let layer = layer(&[0; 4000], Compression::Gzip, Digest::of(b""));
-    let error = apply(blob, &layer, &mut writer(), &SMALL, &mut |_| Ok(())).unwrap_err();
+    let error = apply(&thread(), blob, &layer, &mut writer(), &SMALL, &mut |_| Ok(())).unwrap_err();
     assert!(matches!(error, LayerError::Read(_)), "{error}");
 }
 

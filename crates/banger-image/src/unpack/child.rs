@@ -16,7 +16,7 @@ use super::protocol::{Failure, Kind, PART, Reply, Request, receive, send_message
 use super::{ADDRESS_SPACE, CPU_SECONDS};
 use crate::bundle::{self, BundleError};
 use crate::ext4::{WriteError, Writer};
-use crate::layer::{self, Layer, LayerError, Limits};
+use crate::layer::{self, Decompressor, Layer, LayerError, Limits};
 
 const NAME: &CStr = c"banger-unpack";
 /// The largest file; how much of it may be no hole, the space that must stay free says.
@@ -41,11 +41,11 @@ pub fn run_child() -> ExitCode {
         cpu_seconds: CPU_SECONDS,
     };
     let confined = worker
-        .confine()
+        .confine(Decompressor::start)
         .map_err(|error| Failure::new(Kind::Failed, &error));
-    let served = confined.and_then(|enforcement| {
+    let served = confined.and_then(|(enforcement, decompressor)| {
         tell(&Reply::Confined(enforcement));
-        serve()
+        serve(&decompressor)
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,7 +71,7 @@ struct Work {
     left: u64,
 }
 
-fn serve() -> Result<(), Failure> {
+fn serve(decompressor: &Decompressor) -> Result<(), Failure> {
     let mut work = None;
     loop {
         let (request, files) = match receive(io::stdin()) {
@@ -96,7 +96,7 @@ fn serve() -> Result<(), Failure> {
                     diff_id,
                 };
                 let work = work.as_mut().ok_or_else(out_of_turn)?;
-                work.layer(files.next(), &layer)?;
+                work.layer(decompressor, files.next(), &layer)?;
                 Reply::Done
             }
             Request::Finish => work.take().ok_or_else(out_of_turn)?.finish()?,
@@ -129,7 +129,12 @@ impl Work {
         })
     }
 
-    fn layer(&mut self, blob: Option<OwnedFd>, layer: &Layer) -> Result<(), Failure> {
+    fn layer(
+        &mut self,
+        decompressor: &Decompressor,
+        blob: Option<OwnedFd>,
+        layer: &Layer,
+    ) -> Result<(), Failure> {
         let blob = File::from(blob.ok_or_else(out_of_turn)?);
         let limits = Limits {
             bytes: self.left,
@@ -142,8 +147,15 @@ impl Work {
             }
             room(&self.target, self.reserve)
         };
-        let bytes = layer::apply(blob, layer, &mut self.writer, &limits, &mut progress)
-            .map_err(|error| failure(&error))?;
+        let bytes = layer::apply(
+            decompressor,
+            blob,
+            layer,
+            &mut self.writer,
+            &limits,
+            &mut progress,
+        )
+        .map_err(|error| failure(&error))?;
         self.left -= bytes;
         Ok(())
     }

@@ -21,17 +21,19 @@ pub(super) enum Misdeed {
     Connect,
     Execute,
     Fork,
+    Thread,
     Kill,
     Trace,
 }
 
 impl Misdeed {
-    const DEADLY: [Self; 7] = [
+    const DEADLY: [Self; 8] = [
         Self::Open,
         Self::Stat,
         Self::Connect,
         Self::Execute,
         Self::Fork,
+        Self::Thread,
         Self::Kill,
         Self::Trace,
     ];
@@ -44,6 +46,7 @@ impl Misdeed {
             Self::Connect => _ = std::net::TcpStream::connect(("127.0.0.1", 1)),
             Self::Execute => _ = Command::new("/bin/true").exec(),
             Self::Fork => _ = Command::new("/bin/true").spawn(),
+            Self::Thread => _ = std::thread::Builder::new().spawn(|| ()),
             Self::Kill => {
                 _ = rustix::process::kill_process(rustix::process::Pid::INIT, rustix::process::Signal::CONT);
             }
