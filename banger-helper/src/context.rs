@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use banger_sys::landlock::Enforcement;
 use zbus::Connection;
 use zbus::names::OwnedUniqueName;
 
@@ -21,6 +22,8 @@ pub struct Context {
     pub systemd: Systemd,
     /// Where programs are started.
     pub launch_thread: LaunchThread,
+    /// How far this process is confined.
+    pub confined: Enforcement,
     pub(crate) activity: Activity,
 }
 
@@ -36,6 +39,26 @@ pub struct Call {
 }
 
 impl Context {
+    pub(crate) fn new(
+        bus: Connection,
+        slots: Slots,
+        net: Arc<dyn Net>,
+        systemd: Systemd,
+        launch_thread: LaunchThread,
+        confined: Enforcement,
+    ) -> Self {
+        let activity = Activity::new();
+        Self {
+            bus,
+            slots,
+            net,
+            systemd,
+            launch_thread,
+            confined,
+            activity,
+        }
+    }
+
     /// Keeps the helper from leaving until it is dropped, for what goes on after a call.
     pub fn busy(&self) -> Token {
         self.activity.begin()

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Counts what goes on, and remembers when the last of it ended.
 #[derive(Clone)]
-pub struct Activity(Arc<Shared>);
+pub(crate) struct Activity(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -40,8 +40,10 @@ impl Activity {
         Token(self.0.clone())
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.0.state().running == 0
+    /// Whether nothing has gone on for `quiet`.
+    pub(crate) fn quiet_for(&self, quiet: Duration) -> bool {
+        let state = self.0.state();
+        state.running == 0 && Instant::now() >= state.last + quiet
     }
 
     /// Resolves when nothing has gone on for `quiet`. For one waiter.
@@ -92,12 +94,12 @@ mod tests {
         let story = async {
             tokio::time::advance(Duration::from_secs(100)).await;
             drop(token);
-            assert!(!activity.is_idle());
+            assert!(!activity.quiet_for(Duration::ZERO));
             tokio::time::advance(Duration::from_secs(10)).await;
             drop(other);
         };
         tokio::join!(activity.quiet(Duration::from_secs(60)), story);
         assert_eq!(begin.elapsed().as_secs(), 170);
-        assert!(activity.is_idle());
+        assert!(activity.quiet_for(Duration::from_secs(60)));
     }
 }

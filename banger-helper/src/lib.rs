@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod authorize;
+mod confine;
 pub mod context;
 mod departures;
 mod idle;

@@ -1,49 +1,60 @@
 //! The one thing that the helper does to the network: a slot's tap on its bridge.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use banger_bus::ErrorKind;
 use banger_bus::helper::HelperError;
 use banger_model::{GuestBridge, Slot};
+use banger_net::tap::TapState;
+use banger_net::{Check, NetError, tap};
 
-/// The taps of the namespace in which the helper lives. Calls block, shortly.
+/// The taps of the namespace in which the helper lives; see [`banger_net::tap`]. Calls block,
+/// shortly.
 pub trait Net: Send + Sync + 'static {
-    /// Makes the slot's tap what it should be: owned by the slot's uid, persistent, up, an
-    /// isolated port of the bridge. Does nothing when it is.
-    ///
     /// # Errors
-    /// When the network is not there, or the kernel refuses.
-    fn ensure_tap(&self, slot: Slot, bridge: GuestBridge) -> io::Result<()>;
+    /// As [`tap::make`].
+    fn ensure_tap(&self, slot: Slot, bridge: GuestBridge) -> Result<(), NetError>;
 
-    /// Removes the slot's tap, if there is one.
-    ///
     /// # Errors
-    /// When the kernel refuses.
-    fn remove_tap(&self, slot: Slot) -> io::Result<()>;
+    /// As [`tap::remove`].
+    fn remove_tap(&self, slot: Slot) -> Result<(), NetError>;
 
-    /// A queue of the slot's tap, for its VMM.
-    ///
     /// # Errors
-    /// When there is no tap, or somebody has its queue.
-    fn open_tap(&self, slot: Slot) -> io::Result<OwnedFd>;
+    /// As [`tap::open_queue`].
+    fn open_tap(&self, slot: Slot) -> Result<OwnedFd, NetError>;
 
-    /// The taps that there are, whether or not they are as they should be.
-    ///
     /// # Errors
-    /// When the kernel does not tell.
-    fn taps(&self) -> io::Result<Vec<Slot>>;
+    /// As [`tap::list`].
+    fn taps(&self) -> Result<Vec<TapState>, NetError>;
+
+    /// As [`banger_net::check`].
+    fn checks(&self) -> Vec<Check>;
 }
 
-/// A tap could not be made or removed.
-#[derive(Debug, thiserror::Error)]
-#[error("Cannot {what} the tap of slot {slot}")]
-pub struct TapError {
-    what: &'static str,
-    slot: Slot,
-    #[source]
-    source: io::Error,
+/// The kernel's.
+pub struct KernelNet;
+
+impl Net for KernelNet {
+    fn ensure_tap(&self, slot: Slot, bridge: GuestBridge) -> Result<(), NetError> {
+        tap::make(slot, bridge)
+    }
+
+    fn remove_tap(&self, slot: Slot) -> Result<(), NetError> {
+        tap::remove(slot)
+    }
+
+    fn open_tap(&self, slot: Slot) -> Result<OwnedFd, NetError> {
+        tap::open_queue(slot)
+    }
+
+    fn taps(&self) -> Result<Vec<TapState>, NetError> {
+        tap::list()
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        banger_net::check()
+    }
 }
 
 /// [`Net::ensure_tap`] without holding up the others.
@@ -51,7 +62,7 @@ pub struct TapError {
 /// # Errors
 /// As there.
 pub async fn ensure_tap(net: &Arc<dyn Net>, slot: Slot, bridge: GuestBridge) -> Result<(), TapError> {
-    blocking(net, "make", slot, move |net| net.ensure_tap(slot, bridge)).await
+    blocking(net, move |net| net.ensure_tap(slot, bridge)).await
 }
 
 /// [`Net::remove_tap`] without holding up the others.
@@ -59,7 +70,7 @@ pub async fn ensure_tap(net: &Arc<dyn Net>, slot: Slot, bridge: GuestBridge) -> 
 /// # Errors
 /// As there.
 pub async fn remove_tap(net: &Arc<dyn Net>, slot: Slot) -> Result<(), TapError> {
-    blocking(net, "remove", slot, move |net| net.remove_tap(slot)).await
+    blocking(net, move |net| net.remove_tap(slot)).await
 }
 
 /// [`Net::open_tap`] without holding up the others.
@@ -67,28 +78,45 @@ pub async fn remove_tap(net: &Arc<dyn Net>, slot: Slot) -> Result<(), TapError> 
 /// # Errors
 /// As there.
 pub async fn open_tap(net: &Arc<dyn Net>, slot: Slot) -> Result<OwnedFd, TapError> {
-    blocking(net, "open", slot, move |net| net.open_tap(slot)).await
+    blocking(net, move |net| net.open_tap(slot)).await
+}
+
+/// [`Net::taps`] without holding up the others.
+///
+/// # Errors
+/// As there.
+pub async fn taps(net: &Arc<dyn Net>) -> Result<Vec<TapState>, TapError> {
+    blocking(net, |net| net.taps()).await
+}
+
+/// [`Net::checks`] without holding up the others.
+///
+/// # Errors
+/// When there can be no more threads.
+pub async fn checks(net: &Arc<dyn Net>) -> Result<Vec<Check>, TapError> {
+    blocking(net, |net| Ok(net.checks())).await
+}
+
+/// A tap could not be made, opened or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("Cannot work on taps in a thread")]
+    Thread(#[source] tokio::task::JoinError),
 }
 
 async fn blocking<T: Send + 'static>(
     net: &Arc<dyn Net>,
-    what: &'static str,
-    slot: Slot,
-    work: impl FnOnce(&dyn Net) -> io::Result<T> + Send + 'static,
+    work: impl FnOnce(&dyn Net) -> Result<T, NetError> + Send + 'static,
 ) -> Result<T, TapError> {
     let net = net.clone();
     let done = tokio::task::spawn_blocking(move || work(&*net)).await;
-    let result = done.unwrap_or_else(|error| Err(io::Error::other(error)));
-    result.map_err(|source| TapError { what, slot, source })
+    Ok(done.map_err(TapError::Thread)??)
 }
 
 impl From<TapError> for HelperError {
     fn from(error: TapError) -> Self {
-        let text = format!(
-            "{}\nRun: systemctl status {}",
-            crate::journal::chain(&error),
-            banger_model::slot::NETWORK_UNIT
-        );
-        Self::new(ErrorKind::Failed, text)
+        Self::new(ErrorKind::Failed, crate::journal::chain(&error))
     }
 }

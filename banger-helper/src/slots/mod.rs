@@ -172,9 +172,11 @@ impl Slots {
             .collect()
     }
 
-    /// Whether somebody has the slot, is about to get it, or it is out of use.
-    pub fn is_taken(&self, slot: Slot) -> bool {
-        self.table().is_taken(slot)
+    /// Keeps anybody from getting a slot that nobody has, until the result is dropped. `None`
+    /// when somebody has it, is about to get it, or it is out of use.
+    pub async fn hold_free(&self, slot: Slot) -> Option<impl Sized + use<>> {
+        let lock = self.lock(slot).await;
+        (!self.table().is_taken(slot)).then_some(lock)
     }
 
     fn reserve(&self, owner: u32) -> Result<Place<'_>, SlotError> {

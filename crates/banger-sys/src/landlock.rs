@@ -71,6 +71,8 @@ pub enum FileAccess {
     Device,
     /// Make unix sockets in a directory, and neither remove nor replace anything.
     Sockets,
+    /// Read, write, make, rename and delete files in a directory.
+    Own,
 }
 
 /// How much of it the kernel enforces.
@@ -107,23 +109,46 @@ pub fn restrict_self(confinement: &Confinement) -> io::Result<Enforcement> {
     restrict(confinement, |_| None)
 }
 
+/// As [`restrict_self`], for a thread that launches programs with confinements of their own:
+/// executing, making, deleting and a device's ioctls are restricted; reading, writing and sockets
+/// are left to the program's own rules, which know its descriptors.
+///
+/// # Errors
+/// As there.
+pub fn restrict_launching(confinement: &Confinement) -> io::Result<Enforcement> {
+    let left = AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeSock;
+    restrict_rights(confinement, AccessFs::from_all(TARGET) & !left, |_| None)
+}
+
 /// Restricts the calling thread and what it starts or becomes, forever. `descriptors` finds
 /// the open file of an [`Object::Descriptor`].
 pub(crate) fn restrict<'fd>(
     confinement: &Confinement,
     descriptors: impl Fn(RawFd) -> Option<BorrowedFd<'fd>>,
 ) -> io::Result<Enforcement> {
-    let mut rules = ruleset(confinement).map_err(io::Error::other)?;
+    restrict_rights(confinement, AccessFs::from_all(TARGET), descriptors)
+}
+
+fn restrict_rights<'fd>(
+    confinement: &Confinement,
+    handled: BitFlags<AccessFs>,
+    descriptors: impl Fn(RawFd) -> Option<BorrowedFd<'fd>>,
+) -> io::Result<Enforcement> {
+    let mut rules = ruleset(confinement, handled).map_err(io::Error::other)?;
     for rule in &confinement.files {
         rules = match &rule.object {
             Object::Path(path) => match PathFd::new(path) {
-                Ok(fd) => add(rules, fd, rule.access)?,
+                Ok(fd) => add(rules, fd, rights(rule.access) & handled)?,
                 Err(_) => rules,
             },
             Object::Descriptor(number) => {
                 let fd = descriptors(*number)
                     .ok_or_else(|| io::Error::other(format!("No descriptor {number} for a Landlock rule")))?;
-                add(rules, fd, rule.access)?
+                add(rules, fd, rights(rule.access) & handled)?
             }
         };
     }
@@ -131,10 +156,10 @@ pub(crate) fn restrict<'fd>(
     Ok(enforcement(&status))
 }
 
-fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, RulesetError> {
+fn ruleset(confinement: &Confinement, handled: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(TARGET))?;
+        .handle_access(handled)?;
     if confinement.tcp_bind.is_some() {
         ruleset = ruleset.handle_access(AccessNet::BindTcp)?;
     }
@@ -156,12 +181,14 @@ fn ruleset(confinement: &Confinement) -> Result<RulesetCreated, RulesetError> {
     Ok(created)
 }
 
-fn add(rules: RulesetCreated, fd: impl AsFd, access: FileAccess) -> io::Result<RulesetCreated> {
+fn add(rules: RulesetCreated, fd: impl AsFd, mut rights: BitFlags<AccessFs>) -> io::Result<RulesetCreated> {
     let stat = rustix::fs::fstat(&fd)?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
-    let mut rights = rights(access);
     if !is_directory {
         rights &= AccessFs::from_file(TARGET);
+    }
+    if rights.is_empty() {
+        return Ok(rules);
     }
     rules
         .add_rule(PathBeneath::new(fd, rights))
@@ -177,6 +204,14 @@ fn rights(access: FileAccess) -> BitFlags<AccessFs> {
         }
         FileAccess::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev,
         FileAccess::Sockets => AccessFs::MakeSock.into(),
+        FileAccess::Own => {
+            rights(FileAccess::Write)
+                | AccessFs::MakeReg
+                | AccessFs::MakeDir
+                | AccessFs::RemoveFile
+                | AccessFs::RemoveDir
+                | AccessFs::Refer
+        }
     }
 }
 
@@ -193,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_access_class_can_delete_and_one_can_create_sockets() {
+    fn one_access_class_can_delete_and_one_can_create_sockets() {
         let making =
             AccessFs::from_write(TARGET) & !(AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev);
         for access in [
@@ -205,6 +240,8 @@ mod tests {
             assert!(!rights(access).intersects(making), "{access:?}");
         }
         assert_eq!(rights(FileAccess::Sockets), AccessFs::MakeSock);
+        let devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSym | AccessFs::Execute;
+        assert!(!rights(FileAccess::Own).intersects(devices));
         assert!(!rights(FileAccess::Read).contains(AccessFs::Execute));
         assert!(!rights(FileAccess::Write).contains(AccessFs::Execute));
     }
