@@ -8,6 +8,7 @@ mod core;
 mod doctor;
 mod fail_point;
 mod guest;
+mod helper;
 mod jobs;
 mod logging;
 mod serve;

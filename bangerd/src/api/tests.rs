@@ -23,6 +23,7 @@ use crate::bus::Bus;
 use crate::bus::fake::client;
 use crate::core::sources::Stores;
 use crate::core::{Core, Settings};
+use crate::helper::{Helper, SystemBus};
 
 const KERNEL: &str = "6.1";
 
@@ -59,6 +60,7 @@ impl Rig {
             config: Config::default(),
             authorized_keys: Vec::new(),
             session_bus: None,
+            helper: Helper::new(SystemBus::named("unix:path=/nonexistent")),
             sources: Arc::new(Stores::new(&dirs)),
             launcher: Launcher::this_program(),
         };

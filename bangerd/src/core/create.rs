@@ -238,10 +238,6 @@ impl Core {
             }
         };
         let defaults = self.defaults();
-        let mac: Vec<String> = capability::mac_of(id)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
         Ok(VmRecord {
             id,
             spec: VmSpec {
@@ -261,7 +257,7 @@ impl Core {
             },
             kernel: kernel.name.clone(),
             machine_id: machine_id.iter().map(|b| format!("{b:02x}")).collect(),
-            mac: mac.join(":"),
+            mac: capability::mac_text(capability::mac_of(id)),
             host_key: String::new(),
             state: VmState::Creating,
             stop_reason: None,

@@ -41,6 +41,14 @@ pub(super) fn why(exit: Exit, traces: &Traces, stderr: &str) -> (StopReason, Str
 }
 
 fn failed(code: i32, stderr: &str) -> String {
+    match last_words(stderr).as_str() {
+        "" => format!("The VMM ended with status {code} and said nothing"),
+        words => format!("The VMM ended with status {code}{words}"),
+    }
+}
+
+/// What a VMM said last, after a colon; empty when it said nothing.
+pub(super) fn last_words(stderr: &str) -> String {
     // The last lines say what it was; those before are often warnings.
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     let last: Vec<String> = lines[lines.len().saturating_sub(3)..]
@@ -52,9 +60,9 @@ fn failed(code: i32, stderr: &str) -> String {
         })
         .collect();
     if last.is_empty() {
-        format!("The VMM ended with status {code} and said nothing")
+        String::new()
     } else {
-        format!("The VMM ended with status {code}: {}", last.join("; "))
+        format!(": {}", last.join("; "))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use banger_bus::helper::LaunchEngine;
 use banger_bus::{Error, ErrorKind};
 use banger_model::EngineChoice;
 use banger_vmm::probe::{choose_accelerator, find_qemu};
@@ -48,6 +49,22 @@ impl Engines {
 }
 
 impl Chosen {
+    /// As the helper knows it.
+    pub(super) const fn number(&self) -> LaunchEngine {
+        match self.engine {
+            EngineKind::Qemu(_) => LaunchEngine::Qemu,
+            EngineKind::Firecracker(_) => LaunchEngine::Firecracker,
+        }
+    }
+
+    /// Whether it opens its disks again by their descriptors; QEMU uses those that it has.
+    pub(super) const fn opens_disks_anew(&self) -> bool {
+        match self.engine {
+            EngineKind::Qemu(_) => false,
+            EngineKind::Firecracker(_) => true,
+        }
+    }
+
     /// `kvm` or `tcg`.
     pub(crate) const fn accelerator_name(&self) -> &'static str {
         match self.accelerator {

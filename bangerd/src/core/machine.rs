@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use banger_bus::{Error, ErrorKind};
 use banger_model::guest::{AGENT_PORT, GuestMessage, HostMessage};
-use banger_model::{StopReason, VmState};
+use banger_model::{SlotHandle, StopReason, VmState};
+use banger_store::HeldSlot;
 use banger_sys::pidfd::{Exit, Pidfd};
 use banger_vmm::{Qmp, QmpError, VmmEvent};
 use futures_util::{FutureExt, StreamExt};
@@ -21,6 +22,7 @@ use super::ended::{self, Traces};
 use super::error::chain;
 use super::progress::JobContext;
 use super::vm::{Vm, now_us};
+use crate::helper::{Failure, Helper};
 
 /// How long a guest that reported a failure may take for its last words on the console.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -34,11 +36,20 @@ const MAX_TEXT: usize = 512;
 /// One VMM process.
 pub(super) struct Machine {
     process: Pidfd,
+    killer: Killer,
     qmp: OnceLock<Qmp>,
     mouth: tokio::sync::Mutex<Option<Mouth>>,
     phase: watch::Sender<Phase>,
     /// Why it ends, once the daemon has decided that it does.
     ending: Mutex<Option<(StopReason, String)>>,
+}
+
+/// Who can end a VMM's process.
+pub(super) enum Killer {
+    /// We: it is ours.
+    Signal,
+    /// The helper: it has its slot's uid.
+    Helper(Helper, SlotHandle),
 }
 
 /// How far the guest is, for those who wait.
@@ -60,10 +71,18 @@ struct Seen {
     restarted: Option<Instant>,
 }
 
+impl Killer {
+    /// For the VMM of a slot.
+    pub(super) fn of(helper: &Helper, held: HeldSlot) -> Self {
+        Self::Helper(helper.clone(), held.handle)
+    }
+}
+
 impl Machine {
-    pub(super) fn new(process: Pidfd) -> Arc<Self> {
+    pub(super) fn new(process: Pidfd, killer: Killer) -> Arc<Self> {
         Arc::new(Self {
             process,
+            killer,
             qmp: OnceLock::new(),
             mouth: tokio::sync::Mutex::new(None),
             phase: watch::Sender::new(Phase::Booting),
@@ -89,10 +108,41 @@ impl Machine {
     }
 
     /// Ends the process at once, for this reason unless there is one already.
-    pub(super) fn kill(&self, reason: StopReason, detail: &str) {
+    ///
+    /// # Errors
+    /// When neither the helper nor the monitor is there to do it; the process goes on.
+    pub(super) async fn end(&self, reason: StopReason, detail: &str) -> Result<(), Error> {
         self.will_end(reason, detail);
-        // It may have ended by itself: what was wanted.
-        let _ = self.process.send_signal(Signal::KILL);
+        let failure = match &self.killer {
+            Killer::Signal => {
+                // It may have ended by itself: what was wanted.
+                let _ = self.process.send_signal(Signal::KILL);
+                return Ok(());
+            }
+            Killer::Helper(helper, handle) => match helper.kill(*handle).await {
+                Ok(()) | Err(Failure::NoSuchSlot) => return Ok(()),
+                Err(failure) => failure,
+            },
+        };
+        tracing::warn!(%failure, "The helper does not end a VMM: its monitor is asked");
+        if let Some(qmp) = self.qmp.get()
+            && qmp.quit().await.is_ok()
+        {
+            return Ok(());
+        }
+        self.may_go_on();
+        Err(failure.into())
+    }
+
+    /// As [`Self::end`], for those who cannot wait.
+    fn kill(self: &Arc<Self>, reason: StopReason, detail: &str) {
+        self.will_end(reason, detail);
+        let (machine, detail) = (self.clone(), detail.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = machine.end(reason, &detail).await {
+                tracing::error!(%error, "A VMM that should end goes on");
+            }
+        });
     }
 
     /// Says why it is going to end. The first reason counts.
@@ -150,11 +200,11 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
     let paths = core.paths(vm.id());
     let mut seen = Seen::default();
     let mut exited = pin!(machine.process.exited());
-    let mut connecting = pin!(connect_monitor(paths.monitor()).fuse());
+    let mut connecting = pin!(connect_monitor(paths.monitor(), vm.record().slot.is_none()).fuse());
     let control_path = paths.control();
     let mut hearing = pin!(control::connect(&control_path).fuse());
     let mut console = pin!(watch_console(&core, vm.id()));
-    let mut stop_requests = core.runner().stop_requests(&vm.unit()).await;
+    let mut stop_requests = core.stop_requests(&vm.record()).await;
     let mut events: Option<mpsc::Receiver<VmmEvent>> = None;
     let mut ear: Option<Ear> = None;
     let exit = loop {
@@ -164,7 +214,9 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
                 Ok((qmp, port, receiver)) => {
                     let _ = machine.qmp.set(qmp);
                     events = Some(receiver);
-                    vm.change(|record| record.ssh_port = port).noted().await;
+                    if let Some(port) = port {
+                        vm.change(|record| record.ssh_port = port).noted().await;
+                    }
                 }
                 Err(e) if adopted => tracing::warn!(vm = %vm.name(), error = %chain(&e), "The monitor of a running VMM cannot be reached"),
                 // Its process may just be ending with an error of its own, which says more.
@@ -221,13 +273,20 @@ async fn next<T>(future: Option<impl Future<Output = T>>) -> T {
     }
 }
 
-async fn connect_monitor(path: std::path::PathBuf) -> Result<(Qmp, u16, mpsc::Receiver<VmmEvent>), QmpError> {
+/// `forwarded`: whether the guest's agent is reached by a port of the VMM's, which it tells.
+async fn connect_monitor(
+    path: std::path::PathBuf,
+    forwarded: bool,
+) -> Result<(Qmp, Option<u16>, mpsc::Receiver<VmmEvent>), QmpError> {
     let (qmp, events) = Qmp::connect(&path).await?;
-    let port = qmp.forwarded_port(AGENT_PORT).await?;
+    let port = match forwarded {
+        true => Some(qmp.forwarded_port(AGENT_PORT).await?),
+        false => None,
+    };
     Ok((qmp, port, events))
 }
 
-async fn on_event(vm: &Arc<Vm>, machine: &Machine, seen: &mut Seen, event: &VmmEvent) {
+async fn on_event(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, event: &VmmEvent) {
     tracing::debug!(vm = %vm.name(), ?event, "Monitor event");
     match event {
         VmmEvent::Shutdown { reason, .. } => seen.traces.shutdown = Some(reason.clone()),

@@ -3,6 +3,7 @@
 //! [`Core`] knows all VMs of the owner, [`Vm`] is one of them. Both return errors of the bus's
 //! contract, and neither knows the bus: whoever shows VMs to the world gives a [`Publish`].
 
+mod access;
 pub(crate) mod capability;
 pub(crate) mod console;
 pub(crate) mod control;
@@ -13,6 +14,7 @@ mod ended;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod keys;
+mod launch;
 pub(crate) mod lookup;
 pub(crate) mod machine;
 pub(crate) mod names;
@@ -20,6 +22,7 @@ pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod recovery;
 pub(crate) mod registry;
+mod slots;
 pub(crate) mod sources;
 pub(crate) mod start;
 mod steps;

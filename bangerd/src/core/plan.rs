@@ -36,7 +36,7 @@ pub(crate) struct Observed {
     pub unfinished: bool,
     /// What of its lasting parts exists.
     pub made: Vec<Kind>,
-    /// Whether anything of a run is left over: sockets, a scope.
+    /// Whether anything of a run is left over: sockets, a scope, a slot.
     pub run_left: bool,
     pub vmm: Vmm,
 }
@@ -187,20 +187,20 @@ mod tests {
             (
                 Desired::Running,
                 Observed::default(),
-                "row make1 make2 prepare1 prepare5 launch await",
+                "row make1 make2 prepare2 prepare4 launch await",
             ),
-            (Desired::Running, whole(), "prepare1 prepare5 launch await"),
+            (Desired::Running, whole(), "prepare2 prepare4 launch await"),
             (Desired::Running, running(Vmm::Watched), ""),
             (Desired::Running, running(Vmm::Unwatched), "adopt"),
             (
                 Desired::Running,
                 running(Vmm::Gone),
-                "gone clean5 clean1 prepare1 prepare5 launch await",
+                "gone clean4 clean2 prepare2 prepare4 launch await",
             ),
             (Desired::Stopped, running(Vmm::Watched), "end"),
             (Desired::Stopped, running(Vmm::Unwatched), "adopt end"),
-            (Desired::Stopped, running(Vmm::Gone), "gone clean5 clean1"),
-            (Desired::Stopped, running(Vmm::None), "clean5 clean1"),
+            (Desired::Stopped, running(Vmm::Gone), "gone clean4 clean2"),
+            (Desired::Stopped, running(Vmm::None), "clean4 clean2"),
             (Desired::Stopped, whole(), ""),
             (Desired::Absent, whole(), "unmake2 unmake1 forget"),
             (

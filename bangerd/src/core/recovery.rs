@@ -10,7 +10,7 @@ use banger_store::{Intent, Operation, VmRecord};
 use banger_sys::pidfd::{Pidfd, ProcessIdentity};
 
 use super::capability::{archives, remove_tree};
-use super::machine::{self, Machine};
+use super::machine::{self, Killer, Machine};
 use super::plan::{Desired, Step, Vmm, plan};
 use super::progress::JobContext;
 use super::registry::Core;
@@ -163,7 +163,11 @@ fn find_process(row: &VmRecord) -> Option<Pidfd> {
 
 fn adopt(vm: &Arc<Vm>, process: Pidfd) {
     tracing::info!(vm = %vm.name(), pid = process.pid(), "Found a running VM again");
-    let machine = Machine::new(process);
+    let killer = match vm.record().slot {
+        Some(held) => Killer::of(vm.core().helper(), held),
+        None => Killer::Signal,
+    };
+    let machine = Machine::new(process, killer);
     if vm.state() == VmState::Stopping {
         // The earlier daemon had asked the guest.
         machine.will_end(StopReason::Requested, "");

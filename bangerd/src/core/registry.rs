@@ -8,6 +8,8 @@ use banger_bus::Error;
 use banger_model::{Config, Dirs, EngineChoice, VmId};
 use banger_store::{Store, VmRecord};
 use banger_sys::launch::Launcher;
+use futures_util::stream::BoxStream;
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::Publish;
 use super::capability::VmPaths;
@@ -18,6 +20,7 @@ use super::sources::Sources;
 use super::store::Database;
 use super::vm::Vm;
 use super::{error, lookup};
+use crate::helper::Helper;
 use crate::systemd::Runner;
 
 /// What the daemon was started with.
@@ -28,6 +31,8 @@ pub(crate) struct Settings {
     pub authorized_keys: Vec<String>,
     /// The bus on which the user's systemd may be.
     pub session_bus: Option<zbus::Connection>,
+    /// System mode's helper, where there is one.
+    pub helper: Helper,
     pub sources: Arc<dyn Sources>,
     /// What becomes a VMM; [`Launcher::this_program`] outside of tests.
     pub launcher: Launcher,
@@ -41,6 +46,8 @@ pub(crate) struct Core {
     publish: Arc<dyn Publish>,
     engines: Engines,
     runner: Runner,
+    /// Held by whoever takes slots, or looks for those of no VM.
+    slots_turn: AsyncMutex<()>,
     vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
 }
 
@@ -63,6 +70,7 @@ impl Core {
             publish,
             engines: Engines::default(),
             runner,
+            slots_turn: AsyncMutex::default(),
             vms: Mutex::new(BTreeMap::new()),
             settings,
         });
@@ -145,6 +153,36 @@ impl Core {
 
     pub(super) fn runner(&self) -> &Runner {
         &self.runner
+    }
+
+    /// System mode's helper.
+    pub(crate) fn helper(&self) -> &Helper {
+        &self.settings.helper
+    }
+
+    pub(super) fn slots_turn(&self) -> &AsyncMutex<()> {
+        &self.slots_turn
+    }
+
+    /// Waits until the scope of a VMM that has ended is gone.
+    pub(super) async fn scope_gone(&self, vm: &VmRecord) {
+        match vm.slot {
+            None => self.runner.gone(&vm.unit).await,
+            Some(_) => self.system_runner().await.gone(&vm.unit).await,
+        }
+    }
+
+    /// Yields whenever somebody stops a VM's scope by systemd. Never ends.
+    pub(super) async fn stop_requests(&self, vm: &VmRecord) -> BoxStream<'static, ()> {
+        match vm.slot {
+            None => self.runner.stop_requests(&vm.unit).await,
+            Some(_) => self.system_runner().await.stop_requests(&vm.unit).await,
+        }
+    }
+
+    /// The system's systemd, of which we only hear.
+    pub(super) async fn system_runner(&self) -> Runner {
+        Runner::detect(self.helper().connection().await.ok()).await
     }
 
     pub(super) fn paths(&self, id: VmId) -> VmPaths {

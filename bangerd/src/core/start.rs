@@ -4,23 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::{Error, ErrorKind};
-use banger_model::guest::ROOT_SERIAL;
 use banger_model::{StopReason, VmState};
-use banger_store::{VmRecord, VmmProcess};
-use banger_sys::launch::Launched;
-use banger_sys::pidfd::ProcessIdentity;
-use banger_vmm::{Accelerator, Channels, Engine, MachineSpec};
+use banger_store::VmRecord;
 
-use super::capability::{Kind, Slots};
-use super::engine::Chosen;
-use super::error;
-use super::machine::{self, Machine, Phase};
+use super::capability::Kind;
+use super::machine::Phase;
 use super::plan::Desired;
 use super::progress::{JobContext, cancelled};
 use super::steps::{Ending, Run};
-use super::vm::{Vm, now_us};
+use super::vm::Vm;
 use crate::fail_point::fail_point;
-use crate::systemd::ScopeSpec;
 
 /// How long a guest may take under KVM until it is ready.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -60,6 +53,10 @@ impl Vm {
 
     /// Notes why the last start did not come to a VMM.
     async fn note_failed_start(self: &Arc<Self>, before: &VmRecord, e: &Error) {
+        if self.machine().is_some() {
+            // It could not be ended: it runs, and is watched.
+            return;
+        }
         self.change(|record| {
             if record.state == VmState::Starting {
                 record.state = VmState::Stopped;
@@ -121,107 +118,6 @@ impl Run<'_> {
         self.reach(Desired::Running).await
     }
 
-    /// Starts the VMM and has it watched.
-    pub(super) async fn launch(&self) -> Result<(), Error> {
-        let record = self.vm.record();
-        let core = self.vm.core();
-        let chosen = core.engines().choose(record.spec.engine).await?;
-        let spec = machine_spec(&record, &chosen, self.parts.take())?;
-        let plan = chosen
-            .engine
-            .plan(spec)
-            .map_err(|e| Error::new(ErrorKind::EngineFailed, error::chain(&e)))?;
-        fail_point!("start.planned");
-        self.ctx.check()?;
-        let launched = plan.launch(core.launcher()).map_err(|e| error::launch(&e))?;
-        let pid = launched.pid;
-        match self.release(launched, &record, &chosen).await {
-            Ok(machine) => {
-                self.vm.set_machine(Some(machine.clone()));
-                machine::spawn_watch(self.vm, machine, false);
-                fail_point!("start.released");
-                Ok(())
-            }
-            Err((e, unit)) => {
-                tracing::debug!(pid, error = %e, "The launcher was given up");
-                core.runner().gone(&unit).await;
-                self.vm
-                    .change(|record| {
-                        record.vmm = None;
-                        record.unit.clear();
-                    })
-                    .noted()
-                    .await;
-                Err(e)
-            }
-        }
-    }
-
-    /// Notes the process, gives it its scope, and lets it become the VMM: in this order, so that
-    /// a daemon that dies in between leaves either a note or no process.
-    async fn release(
-        &self,
-        launched: Launched,
-        record: &VmRecord,
-        chosen: &Chosen,
-    ) -> Result<Arc<Machine>, (Error, String)> {
-        let Launched { pid, pidfd, barrier } = launched;
-        let mut unit = String::new();
-        let done = async {
-            fail_point!("start.spawned");
-            let identity =
-                ProcessIdentity::of(pid).map_err(|e| error::failed("Cannot identify the VMM", &e))?;
-            self.note_launch(identity, chosen).await?;
-            fail_point!("start.recorded");
-            let scope = ScopeSpec {
-                id: record.id,
-                name: record.spec.name.as_str(),
-                memory_mib: record.spec.memory_mib,
-                emulated: chosen.accelerator == Accelerator::Tcg,
-                directory: &self.vm.core().paths(record.id).directory,
-                process: &pidfd,
-            };
-            unit = self.vm.core().runner().enclose(&scope).await?;
-            if !unit.is_empty() {
-                self.vm
-                    .change(|record| record.unit.clone_from(&unit))
-                    .noted()
-                    .await;
-            }
-            fail_point!("start.scope");
-            barrier.release().await.map_err(|e| error::launch(&e))
-        }
-        .await;
-        match done {
-            Ok(()) => Ok(Machine::new(pidfd)),
-            Err(e) => {
-                // Without its barrier it ends by itself, unless it is the VMM already.
-                let _ = pidfd.send_signal(rustix::process::Signal::KILL);
-                let _ = pidfd.exited().await;
-                Err((e, unit))
-            }
-        }
-    }
-
-    async fn note_launch(&self, process: ProcessIdentity, chosen: &Chosen) -> Result<(), Error> {
-        self.vm
-            .change(|record| {
-                record.vmm = Some(VmmProcess {
-                    pid: process.pid,
-                    start_time: process.start_time,
-                    boot_id: process.boot_id,
-                });
-                record.engine = chosen.name.to_owned();
-                record.accelerator = chosen.accelerator_name().to_owned();
-                record.ssh_port = 0;
-                record.init.clear();
-                record.started_us = now_us();
-                record.ready_us = 0;
-            })
-            .done()
-            .await
-    }
-
     /// Waits for the guest.
     pub(super) async fn await_ready(&self) -> Result<(), Error> {
         self.ctx.stage("Waiting for the guest");
@@ -238,7 +134,7 @@ impl Run<'_> {
             () = self.ctx.cancelled() => return Err(cancelled()),
             () = tokio::time::sleep(limit) => {
                 let detail = format!("The guest did not become ready within {} seconds", limit.as_secs());
-                machine.kill(StopReason::BootTimeout, &detail);
+                machine.end(StopReason::BootTimeout, &detail).await?;
                 machine.ended().await;
                 return Err(self.not_booted());
             }
@@ -265,34 +161,4 @@ impl Run<'_> {
         Error::new(kind, format!("VM {name} did not come up: {detail}"))
             .hint(format!("Its console: `banger vm logs {name}`."))
     }
-}
-
-fn machine_spec(record: &VmRecord, chosen: &Chosen, parts: Slots) -> Result<MachineSpec, Error> {
-    let missing = |part: &str| {
-        Error::new(
-            ErrorKind::Failed,
-            format!("VM {} was not prepared: no {part}", record.spec.name),
-        )
-    };
-    let accelerator: Accelerator = chosen.accelerator;
-    Ok(MachineSpec {
-        name: record.spec.name.to_string(),
-        uuid: *record.id.as_bytes(),
-        vcpus: record.spec.vcpus,
-        memory_mib: record.spec.memory_mib,
-        accelerator,
-        machine: chosen.machine,
-        kernel: parts.kernel.ok_or_else(|| missing("kernel"))?,
-        cmdline: chosen.engine.default_cmdline(accelerator),
-        initrd: parts.initrd.ok_or_else(|| missing("initramfs"))?,
-        root_disk: parts.root_disk.ok_or_else(|| missing("root disk"))?,
-        root_serial: ROOT_SERIAL.to_owned(),
-        network: parts.network.ok_or_else(|| missing("network"))?,
-        console: parts.console.ok_or_else(|| missing("console"))?,
-        channels: Channels::Sockets {
-            control: parts.control.ok_or_else(|| missing("control channel"))?,
-            monitor: parts.monitor.ok_or_else(|| missing("monitor"))?,
-        },
-        stderr: parts.stderr.ok_or_else(|| missing("log"))?,
-    })
 }

@@ -94,7 +94,7 @@ impl Vm {
 
     /// Notes the end of a machine that nobody watched.
     pub(super) async fn note_gone(self: &Arc<Self>) {
-        self.core().runner().gone(&self.unit()).await;
+        self.core().scope_gone(&self.record()).await;
         self.note_stopped(
             StopReason::Vanished,
             "Its VMM was found gone: it ended while the daemon was away",
@@ -119,7 +119,7 @@ impl Vm {
 
     async fn clean_after_run(self: &Arc<Self>) -> Result<(), Error> {
         fail_point!("stop.exited");
-        self.core().runner().gone(&self.unit()).await;
+        self.core().scope_gone(&self.record()).await;
         let silent = JobContext::silent();
         let run = Run::new(self, &silent);
         let mut cleaned = Ok(());
@@ -139,7 +139,7 @@ impl Run<'_> {
             return Ok(());
         };
         match &self.ending {
-            Ending::Killed(reason, detail) => machine.kill(*reason, detail),
+            Ending::Killed(reason, detail) => machine.end(*reason, detail).await?,
             Ending::Asked(limit) => self.ask(&machine, *limit).await?,
         }
         machine.ended().await;
@@ -160,8 +160,9 @@ impl Run<'_> {
         if !asked {
             self.ctx
                 .message("The guest cannot be asked to shut down: its VMM is ended");
-            machine.kill_instead("The guest could not be asked to shut down");
-            return Ok(());
+            return machine
+                .end_instead("The guest could not be asked to shut down")
+                .await;
         }
         tokio::select! {
             () = machine.ended() => Ok(()),
@@ -174,8 +175,7 @@ impl Run<'_> {
             () = tokio::time::sleep(limit) => {
                 let detail = format!("The guest did not shut down within {} seconds", limit.as_secs());
                 self.ctx.message(&detail);
-                machine.kill_instead(&detail);
-                Ok(())
+                machine.end_instead(&detail).await
             }
         }
     }
@@ -183,8 +183,8 @@ impl Run<'_> {
 
 impl Machine {
     /// Ends a machine that was asked and did not follow.
-    fn kill_instead(&self, detail: &str) {
+    async fn end_instead(&self, detail: &str) -> Result<(), Error> {
         self.may_go_on();
-        self.kill(StopReason::Killed, detail);
+        self.end(StopReason::Killed, detail).await
     }
 }

@@ -20,6 +20,7 @@ use super::progress::JobContext;
 use super::recovery::Repairs;
 use super::sources::{ImageFiles, KernelFiles, Sources};
 use super::{Core, CreateRequest, Publish, Settings, Vm};
+use crate::helper::{Helper, SystemBus};
 
 const IMAGE_BYTES: u64 = 1 << 20;
 
@@ -128,6 +129,7 @@ impl Owner {
             config: Config::default(),
             authorized_keys: Vec::new(),
             session_bus: None,
+            helper: Helper::new(SystemBus::named("unix:path=/nonexistent")),
             sources: Arc::new(OneOfEach(self.home.path().to_owned())),
             launcher: Launcher::this_program(),
         };

@@ -103,7 +103,7 @@ impl Vm {
         let record = lock(&self.record);
         match record.state {
             VmState::Running | VmState::Stopping if record.ssh_port != 0 => Ok(AgentAddress {
-                socket: SocketAddr::from((Ipv4Addr::LOCALHOST, record.ssh_port)),
+                socket: SocketAddr::from((host_of(&record), record.ssh_port)),
                 host_key: record.host_key.clone(),
             }),
             VmState::Paused => Err(self.wrong_state("is paused", "Resume it first.")),
@@ -163,10 +163,6 @@ impl Vm {
         lock(&self.record).clone()
     }
 
-    pub(super) fn unit(&self) -> String {
-        lock(&self.record).unit.clone()
-    }
-
     pub(super) fn machine(&self) -> Option<Arc<Machine>> {
         lock(&self.machine).clone()
     }
@@ -219,7 +215,8 @@ impl Vm {
                 .copied()
                 .filter(|kind| kind.capability().is_made(&self.core, self.id))
                 .collect(),
-            run_left: self.core.paths(self.id).runtime.symlink_metadata().is_ok(),
+            run_left: self.core.paths(self.id).runtime.symlink_metadata().is_ok()
+                || lock(&self.record).slot.is_some(),
             vmm,
         }
     }
@@ -304,7 +301,7 @@ impl Vm {
     fn info_of(&self, record: &VmRecord) -> VmInfo {
         let live = record.state.is_live();
         let address = if live && record.ssh_port != 0 {
-            Ipv4Addr::LOCALHOST.to_string()
+            host_of(record).to_string()
         } else {
             String::new()
         };
@@ -340,6 +337,13 @@ impl Vm {
             ready_us: record.ready_us,
         }
     }
+}
+
+/// Where the host reaches the guest.
+fn host_of(record: &VmRecord) -> Ipv4Addr {
+    record
+        .slot
+        .map_or(Ipv4Addr::LOCALHOST, |held| held.slot.address(held.bridge))
 }
 
 impl Drop for Turn<'_> {

@@ -19,6 +19,7 @@ use crate::api::{Manager, Publisher, Services};
 use crate::bus::Bus;
 use crate::core::sources::Stores;
 use crate::core::{Core, Settings};
+use crate::helper::{Helper, SystemBus};
 use error::{Error, Result};
 use lock::{DaemonLock, StartLock};
 use socket::Socket;
@@ -178,6 +179,7 @@ async fn open_core(
         config,
         authorized_keys,
         session_bus,
+        helper: Helper::new(SystemBus::usual()),
         sources: Arc::new(Stores::new(dirs)),
         launcher: Launcher::this_program(),
     };

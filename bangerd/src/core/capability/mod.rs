@@ -27,7 +27,7 @@ use super::registry::Core;
 
 pub(crate) use console::{tail, watch as watch_console};
 pub(crate) use directory::remove_tree;
-pub(crate) use network::mac_of;
+pub(crate) use network::{mac_of, mac_text};
 
 /// The parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,14 +141,9 @@ impl Kind {
     pub(crate) const MAKE: &'static [&'static [Self]] = &[&[Self::Directory], &[Self::Keys, Self::Disk]];
     /// The parts of a run, the same way.
     pub(crate) const PREPARE: &'static [&'static [Self]] = &[
-        &[Self::Directory],
-        &[
-            Self::Disk,
-            Self::Boot,
-            Self::Console,
-            Self::Network,
-            Self::Channels,
-        ],
+        // What the guest and its VMM are told depends on the network. It goes last again.
+        &[Self::Directory, Self::Network],
+        &[Self::Disk, Self::Boot, Self::Console, Self::Channels],
     ];
 
     /// For the names of fail points and log lines.

@@ -1,15 +1,18 @@
-//! User-mode networking: no interface on the host and nothing to clean up.
+//! The guest's network. In system mode it is a slot's tap on one of banger's bridges; else it is
+//! QEMU's user network, with no interface on the host and nothing to clean up.
 
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
 use banger_bus::Error;
 use banger_model::guest::{AGENT_PORT, GuestNetwork};
-use banger_model::{NetworkMode, VmId};
+use banger_model::slot::HOST_ADDRESS;
+use banger_model::{GuestBridge, NetworkMode, VmId};
 use banger_store::VmRecord;
-use banger_vmm::{Network as Connection, UserNetwork};
+use banger_vmm::{Network as Connection, TapNetwork, UserNetwork};
 
 use super::{Capability, Parts, Site};
+use crate::core::registry::Core;
 
 /// The guest's end of QEMU's user network, whose addresses are always these.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
@@ -22,14 +25,34 @@ pub(super) struct Network;
 #[async_trait]
 impl Capability for Network {
     async fn prepare(&self, site: &Site<'_>, parts: &Parts) -> Result<(), Error> {
-        let network = UserNetwork {
-            restrict: site.vm.spec.network == NetworkMode::None,
-            mac: mac_of(site.vm.id),
-            guest: ADDRESS,
-            agent_port: AGENT_PORT,
+        let bridge = bridge_of(site.vm.spec.network);
+        let network = match site.core.hold_slot(site.vm.id, bridge).await? {
+            // Its queue is opened by who launches.
+            Some(held) => Connection::Tap(TapNetwork {
+                name: held.slot.tap(),
+                queue: None,
+                mac: held.slot.mac(),
+            }),
+            None => Connection::User(UserNetwork {
+                restrict: site.vm.spec.network == NetworkMode::None,
+                mac: mac_of(site.vm.id),
+                guest: ADDRESS,
+                agent_port: AGENT_PORT,
+            }),
         };
-        parts.fill(|parts| parts.network = Some(Connection::User(network)));
+        parts.fill(|parts| parts.network = Some(network));
         Ok(())
+    }
+
+    async fn cleanup(&self, core: &Core, id: VmId) -> Result<(), Error> {
+        core.give_back(id).await
+    }
+}
+
+fn bridge_of(network: NetworkMode) -> GuestBridge {
+    match network {
+        NetworkMode::Public => GuestBridge::Public,
+        NetworkMode::None => GuestBridge::Closed,
     }
 }
 
@@ -37,6 +60,16 @@ impl Capability for Network {
 /// that programs in the guest fail at once instead of waiting.
 pub(super) fn identity(vm: &VmRecord) -> GuestNetwork {
     let public = vm.spec.network == NetworkMode::Public;
+    if let Some(held) = vm.slot {
+        let (gateway, resolver) = (held.bridge.gateway(), HOST_ADDRESS);
+        return GuestNetwork {
+            mac: mac_text(held.slot.mac()),
+            address: held.slot.address(held.bridge).into(),
+            prefix: held.bridge.network().1,
+            gateway: public.then_some(gateway.into()),
+            dns: if public { vec![resolver.into()] } else { Vec::new() },
+        };
+    }
     GuestNetwork {
         mac: vm.mac.clone(),
         address: ADDRESS.into(),
@@ -44,6 +77,12 @@ pub(super) fn identity(vm: &VmRecord) -> GuestNetwork {
         gateway: public.then_some(GATEWAY.into()),
         dns: if public { vec![RESOLVER.into()] } else { Vec::new() },
     }
+}
+
+/// Lower-case, colon-separated.
+pub(crate) fn mac_text(mac: [u8; 6]) -> String {
+    let pairs: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    pairs.join(":")
 }
 
 /// A MAC of QEMU's range with 24 bits of the id: enough, each user network has one guest.
