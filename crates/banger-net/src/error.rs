@@ -38,6 +38,8 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    #[error("Cannot confine this process")]
+    Confine(#[source] io::Error),
     /// Teardown goes on after an error, and returns them all.
     #[error("{}", .0.iter().map(|e| describe(e)).collect::<Vec<_>>().join("; "))]
     Several(Vec<NetError>),

@@ -3,8 +3,22 @@
 
 mod check;
 mod error;
+mod facts;
+mod forwarding;
+mod namespace;
 mod netlink;
+mod network;
+mod nft;
+mod record;
+mod rules;
+mod sysctl;
 pub mod tap;
+mod undo;
+mod watch;
 
 pub use check::{Check, check, host_link_index};
 pub use error::NetError;
+pub use network::{Network, Step};
+pub use record::DIRECTORY as RECORD_DIRECTORY;
+pub use undo::{Undone, undo};
+pub use watch::{Changed, Watch, Woken};

@@ -112,11 +112,15 @@ impl Netlink {
     }
 
     pub(crate) fn set_up(&mut self, index: u32) -> io::Result<()> {
-        self.set_link(index, true, Vec::new())
+        self.set_link(index, Some(true), Vec::new())
+    }
+
+    pub(crate) fn set_down(&mut self, index: u32) -> io::Result<()> {
+        self.set_link(index, Some(false), Vec::new())
     }
 
     pub(crate) fn set_master(&mut self, index: u32, bridge: Option<u32>) -> io::Result<()> {
-        self.set_link(index, false, vec![LinkAttribute::Controller(bridge.unwrap_or(0))])
+        self.set_link(index, None, vec![LinkAttribute::Controller(bridge.unwrap_or(0))])
     }
 
     /// What the bridge does at a port; it comes up with it, and not before.
@@ -130,7 +134,7 @@ impl Netlink {
         ];
         self.set_link(
             index,
-            true,
+            Some(true),
             vec![LinkAttribute::LinkInfo(vec![
                 LinkInfo::PortKind(InfoPortKind::Bridge),
                 LinkInfo::PortData(InfoPortData::BridgePort(options)),
@@ -154,15 +158,16 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    fn set_link(&mut self, index: u32, up: bool, attributes: Vec<LinkAttribute>) -> io::Result<()> {
+    fn set_link(&mut self, index: u32, up: Option<bool>, attributes: Vec<LinkAttribute>) -> io::Result<()> {
         let mut message = LinkMessage::default();
-        let flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         message.header = LinkHeader {
             index,
-            flags,
-            change_mask: flags,
             ..LinkHeader::default()
         };
+        if let Some(up) = up {
+            message.header.change_mask = LinkFlags::Up;
+            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        }
         message.attributes = attributes;
         self.change(RouteNetlinkMessage::NewLink(message), 0)
     }

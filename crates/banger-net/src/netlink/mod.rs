@@ -5,5 +5,5 @@ mod routes;
 mod socket;
 
 pub(crate) use links::{BridgePort, Link, LinkKind};
-pub(crate) use routes::{Address, Route, RouteTarget, Rule, RuleTarget};
-pub(crate) use socket::Netlink;
+pub(crate) use routes::{Route, RouteTarget, Rule, RuleTarget};
+pub(crate) use socket::{HEADER, Netlink, messages};

@@ -61,7 +61,8 @@ pub(crate) struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RuleTarget {
     MainTable,
-    Prohibit,
+    /// Dropped without a word, as where nothing is forwarded.
+    Blackhole,
 }
 
 impl Netlink {
@@ -294,7 +295,7 @@ impl Rule {
         }
         let target = match message.header.action {
             RuleAction::ToTable => RuleTarget::MainTable,
-            RuleAction::Prohibit => RuleTarget::Prohibit,
+            RuleAction::Blackhole => RuleTarget::Blackhole,
             _ => return None,
         };
         ours.then_some(Self {
@@ -324,7 +325,7 @@ impl Rule {
                 message.header.action = RuleAction::ToTable;
                 message.header.table = RouteHeader::RT_TABLE_MAIN;
             }
-            RuleTarget::Prohibit => message.header.action = RuleAction::Prohibit,
+            RuleTarget::Blackhole => message.header.action = RuleAction::Blackhole,
         }
         message
     }
