@@ -9,6 +9,7 @@ mod agent;
 mod console;
 mod identity;
 mod init;
+mod machine;
 mod paths;
 mod sftp;
 mod users;

@@ -1,28 +1,31 @@
-//! The guest's end of the control channel: a virtio-serial port, one JSON object a line.
+//! The guest's end of the control channel, one JSON object a line: a virtio-serial port where
+//! the VMM has one, else connections over vsock.
 //!
-//! The port's driver reports a hang-up for as long as the host has not connected, and wakes
-//! whoever waits when that changes. Watched edge by edge this gives one event for each change
-//! and none in between; level by level it would be a busy loop.
+//! A port is open for the machine's whole life, and the host comes and goes. Over vsock the
+//! guest connects once, when its agent starts, and from then on the host connects: so nobody
+//! tries again and again, whichever of the two was restarted.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+mod link;
+
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use banger_model::guest::{CONTROL_PORT, GuestMessage, HostMessage};
-use banger_model::limits::MAX_GUEST_MESSAGE;
+use banger_model::guest::{CONTROL_VSOCK_PORT, GuestMessage, HostMessage};
+use banger_sys::guest::{accept_vsock, connect_vsock, listen_vsock};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, Timespec as ClockTime};
 
 use super::power;
 use crate::init::Events;
 use crate::{console, paths};
+use link::Link;
 
 /// How long a guest that cannot boot waits for the host to take its last message.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Connections of the host at once; an older one is closed for another.
+const MAX_LINKS: usize = 4;
 
 /// The channel, or the wait for it.
 pub(super) struct Channel {
@@ -31,20 +34,17 @@ pub(super) struct Channel {
 }
 
 enum State {
-    /// The port is not there yet; the kernel says when devices appear.
+    /// Neither device is there yet; the kernel says when devices appear.
     Awaited(Events),
-    Open(Port),
+    Port(Link),
+    Vsock(Vsock),
     /// This VM has none.
     Absent,
 }
 
-struct Port {
-    file: File,
-    connected: bool,
-    /// What has arrived of a line.
-    input: Vec<u8>,
-    /// What the host has not taken yet.
-    output: Vec<u8>,
+struct Vsock {
+    listener: OwnedFd,
+    links: Vec<Link>,
 }
 
 impl Channel {
@@ -52,8 +52,8 @@ impl Channel {
         let ready = ready_line();
         // Subscribed before looking, so that nothing is missed.
         let events = Events::open();
-        let state = match (Port::open(), events) {
-            (Some(port), _) => State::Open(port),
+        let state = match (find(), events) {
+            (Some(found), _) => found,
             (None, Ok(events)) => State::Awaited(events),
             (None, Err(_)) => State::Absent,
         };
@@ -63,12 +63,13 @@ impl Channel {
     /// Registers for the events that [`Self::handle`] is to be called for.
     pub(super) fn watch(&self, events: &OwnedFd, data: EventData) -> io::Result<()> {
         match &self.state {
-            State::Open(port) => epoll::add(
-                events,
-                &port.file,
-                data,
-                EventFlags::IN | EventFlags::OUT | EventFlags::ET,
-            )?,
+            State::Port(link) => link.watch(events, data)?,
+            State::Vsock(vsock) => {
+                epoll::add(events, &vsock.listener, data, EventFlags::IN)?;
+                for link in &vsock.links {
+                    link.watch(events, data)?;
+                }
+            }
             State::Awaited(awaited) => epoll::add(events, awaited, data, EventFlags::IN)?,
             State::Absent => {}
         }
@@ -78,20 +79,17 @@ impl Channel {
     /// Does what an event calls for.
     pub(super) fn handle(&mut self, events: &OwnedFd, data: EventData) {
         match &mut self.state {
-            State::Open(port) => {
-                for message in port.exchange(&self.ready) {
-                    if message == HostMessage::Status {
-                        port.output.extend_from_slice(self.ready.as_bytes());
-                        port.flush();
-                    } else if let Err(error) = obey(message) {
-                        console::warn("A request of the host fails", &error);
-                    }
-                }
+            State::Port(link) => serve(link, &self.ready),
+            State::Vsock(vsock) => {
+                vsock.accept(events, data);
+                vsock.links.iter_mut().for_each(|link| serve(link, &self.ready));
+                // Closed, it is no longer watched either.
+                vsock.links.retain(|link| !link.is_over());
             }
             State::Awaited(awaited) => {
                 awaited.drain();
-                if let Some(port) = Port::open() {
-                    let awaited = std::mem::replace(&mut self.state, State::Open(port));
+                if let Some(found) = find() {
+                    let awaited = std::mem::replace(&mut self.state, found);
                     if let State::Awaited(awaited) = awaited {
                         let _ = epoll::delete(events, &awaited);
                     }
@@ -105,96 +103,46 @@ impl Channel {
     }
 }
 
-impl Port {
-    fn open() -> Option<Self> {
-        let device = find(Path::new("/sys/class/virtio-ports"), CONTROL_PORT)?;
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits();
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(i32::try_from(nonblocking).ok()?)
-            .open(Path::new("/dev").join(device))
-            .ok()?;
-        Some(Self {
-            file,
-            connected: false,
-            input: Vec::new(),
-            output: Vec::new(),
-        })
+impl Vsock {
+    /// Listens first: a host that hears of the agent may connect.
+    fn open() -> io::Result<Self> {
+        let listener = listen_vsock(CONTROL_VSOCK_PORT)?;
+        let links = vec![Link::stream(connect_vsock(CONTROL_VSOCK_PORT)?)];
+        Ok(Self { listener, links })
     }
 
-    /// Says where the guest is to a host that has just connected, and takes what it says.
-    fn exchange(&mut self, ready: &str) -> Vec<HostMessage> {
-        let connected = self.is_connected();
-        if connected && !self.connected {
-            // The rest of a line for one host is nothing for the next.
-            self.input.clear();
-            self.output = ready.as_bytes().to_vec();
-        }
-        self.connected = connected;
-        self.flush();
-        self.receive()
-    }
-
-    fn is_connected(&self) -> bool {
-        let mut state = [PollFd::new(&self.file, PollFlags::OUT)];
-        let polled = poll(&mut state, Some(&Timespec::default()));
-        polled.is_ok() && !state[0].revents().contains(PollFlags::HUP)
-    }
-
-    /// Waits for the host; false when it has not connected within `limit`.
-    fn wait_connected(&self, limit: Duration) -> io::Result<bool> {
-        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let edges = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        epoll::add(&events, &self.file, EventData::new_u64(0), edges)?;
-        let end = Instant::now() + limit;
-        while !self.is_connected() {
-            let rest = end.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return Ok(false);
+    fn accept(&mut self, events: &OwnedFd, data: EventData) {
+        while let Ok(Some(stream)) = accept_vsock(&self.listener) {
+            let link = Link::stream(stream);
+            if let Err(error) = link.watch(events, data) {
+                console::warn("A control connection is not watched", &error);
+                continue;
             }
-            let rest = Timespec::try_from(rest).map_err(io::Error::other)?;
-            let mut ready = Vec::with_capacity(1);
-            match epoll::wait(&events, rustix::buffer::spare_capacity(&mut ready), Some(&rest)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            if self.links.len() >= MAX_LINKS {
+                self.links.remove(0);
             }
+            self.links.push(link);
         }
-        Ok(true)
-    }
-
-    fn flush(&mut self) {
-        while !self.output.is_empty() {
-            match self.file.write(&self.output) {
-                Ok(0) | Err(_) => return,
-                Ok(written) => drop(self.output.drain(..written)),
-            }
-        }
-    }
-
-    fn receive(&mut self) -> Vec<HostMessage> {
-        let mut messages = Vec::new();
-        let mut buffer = [0; MAX_GUEST_MESSAGE];
-        while let Ok(length @ 1..) = self.file.read(&mut buffer) {
-            self.input.extend_from_slice(&buffer[..length]);
-            messages.extend(take_messages(&mut self.input));
-        }
-        messages
     }
 }
 
-/// Takes whole lines out of `input`. What is not understood is dropped, and so is a line that
-/// is too long.
-fn take_messages(input: &mut Vec<u8>) -> Vec<HostMessage> {
-    let mut messages = Vec::new();
-    while let Some(end) = input.iter().position(|&byte| byte == b'\n') {
-        let line: Vec<u8> = input.drain(..=end).collect();
-        messages.extend(serde_json::from_slice::<HostMessage>(&line[..end]).ok());
+/// The channel that this machine has.
+fn find() -> Option<State> {
+    match Link::port() {
+        Some(port) => Some(State::Port(port)),
+        None => Vsock::open().ok().map(State::Vsock),
     }
-    if input.len() > MAX_GUEST_MESSAGE {
-        input.clear();
+}
+
+/// Says where the guest is to a host that has just connected, and does what it says.
+fn serve(link: &mut Link, ready: &str) {
+    for message in link.exchange(ready) {
+        if message == HostMessage::Status {
+            link.say(ready);
+        } else if let Err(error) = obey(message) {
+            console::warn("A request of the host fails", &error);
+        }
     }
-    messages
 }
 
 fn obey(message: HostMessage) -> io::Result<()> {
@@ -234,91 +182,24 @@ fn line(message: &GuestMessage) -> String {
 /// Sends one message, before there is an agent.
 pub(crate) fn report_once(message: &GuestMessage) -> io::Result<()> {
     let mut events = Events::open()?;
-    let port = events.wait_for(LAST_WORDS, || Ok(Port::open()))?;
-    let Some(mut port) = port else {
+    let look = || {
+        let stream = || connect_vsock(CONTROL_VSOCK_PORT).ok().map(Link::stream);
+        Ok(Link::port().or_else(stream))
+    };
+    let Some(mut link) = events.wait_for(LAST_WORDS, look)? else {
         return Err(io::Error::other("There is no control channel"));
     };
-    port.wait_connected(LAST_WORDS)?;
-    port.output = line(message).into_bytes();
-    port.flush();
-    if port.output.is_empty() {
+    if link.wait_connected(LAST_WORDS)? && link.say(&line(message)) {
         return Ok(());
     }
     Err(io::Error::other("The host does not listen"))
 }
 
-/// The device of the port with this name.
-fn find(class: &Path, name: &str) -> Option<PathBuf> {
-    fs::read_dir(class).ok()?.find_map(|entry| {
-        let entry = entry.ok()?;
-        let found = fs::read_to_string(entry.path().join("name")).ok()?;
-        (found.trim_end() == name).then(|| entry.file_name().into())
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use banger_model::limits::MAX_GUEST_MESSAGE;
+
     use super::*;
-
-    #[test]
-    fn lines_are_taken_whole_and_garbage_is_dropped() {
-        let mut input = b"{\"request\":\"poweroff\"}\nnonsense\n{\"request\":\"set-ti".to_vec();
-        assert_eq!(take_messages(&mut input), [HostMessage::Poweroff]);
-        assert!(take_messages(&mut input).is_empty());
-        input.extend_from_slice(b"me\",\"unix_us\":5}\n");
-        assert_eq!(take_messages(&mut input), [HostMessage::SetTime { unix_us: 5 }]);
-        assert!(input.is_empty());
-    }
-
-    #[test]
-    fn a_line_without_an_end_does_not_grow_for_ever() {
-        let mut input = vec![b'x'; MAX_GUEST_MESSAGE + 1];
-        assert!(take_messages(&mut input).is_empty());
-        assert!(input.is_empty());
-    }
-
-    #[test]
-    fn a_host_that_connects_late_is_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let port = Port {
-            file: File::options()
-                .read(true)
-                .custom_flags(nonblocking)
-                .open(&path)
-                .unwrap(),
-            connected: false,
-            input: Vec::new(),
-            output: Vec::new(),
-        };
-        // A pipe whose writer has gone is hung up, as a port without a host is.
-        let writer = || File::options().write(true).open(&path).unwrap();
-        drop(writer());
-        assert!(!port.is_connected());
-        assert!(!port.wait_connected(Duration::from_millis(1)).unwrap());
-        let long = Duration::from_secs(60);
-        let (connected, _writer) = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| port.wait_connected(long));
-            let mut writer = writer();
-            // The coming of a writer alone is no event of a pipe.
-            writer.write_all(b"x").unwrap();
-            (waiting.join().unwrap(), writer)
-        });
-        assert!(connected.unwrap());
-    }
-
-    #[test]
-    fn the_port_is_found_by_its_name() {
-        let class = tempfile::tempdir().unwrap();
-        for (device, name) in [("vport0p1", "other"), ("vport0p2", CONTROL_PORT)] {
-            fs::create_dir(class.path().join(device)).unwrap();
-            fs::write(class.path().join(device).join("name"), format!("{name}\n")).unwrap();
-        }
-        assert_eq!(find(class.path(), CONTROL_PORT), Some("vport0p2".into()));
-        assert_eq!(find(class.path(), "org"), None);
-    }
 
     #[test]
     fn a_ready_line_is_within_the_limit() {

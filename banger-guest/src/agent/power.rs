@@ -1,4 +1,5 @@
-//! Switching the machine off in order: whoever is PID 1 does it, in the way it understands.
+//! Ending the machine in order: whoever is PID 1 does it, in the way it understands. Where a
+//! reset ends the machine, he restarts it.
 
 use std::io;
 use std::path::Path;
@@ -7,16 +8,35 @@ use std::process::{Command, Stdio};
 use banger_sys::guest::kill_init_realtime;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// systemd(1), "SIGNALS": SIGRTMIN+4 starts poweroff.target.
-const POWEROFF: i32 = 4;
-const PROGRAMS: [&str; 3] = ["/sbin/poweroff", "/usr/sbin/poweroff", "/bin/poweroff"];
+use crate::machine;
 
-/// Asks PID 1 to switch off.
+/// One way of doing it.
+struct Way {
+    /// systemd(1), "SIGNALS": the offset from SIGRTMIN.
+    systemd: i32,
+    programs: [&'static str; 3],
+    /// What busybox's init and this program's own understand.
+    signal: Signal,
+}
+
+const OFF: Way = Way {
+    systemd: 4,
+    programs: ["/sbin/poweroff", "/usr/sbin/poweroff", "/bin/poweroff"],
+    signal: Signal::USR2,
+};
+const RESET: Way = Way {
+    systemd: 5,
+    programs: ["/sbin/reboot", "/usr/sbin/reboot", "/bin/reboot"],
+    signal: Signal::TERM,
+};
+
+/// Asks PID 1 to end the machine.
 pub(super) fn off() -> io::Result<()> {
+    let way = if machine::reset_ends() { RESET } else { OFF };
     if Path::new("/run/systemd/system").is_dir() && Path::new("/run/systemd/private").exists() {
-        return kill_init_realtime(POWEROFF);
+        return kill_init_realtime(way.systemd);
     }
-    if let Some(program) = PROGRAMS.iter().find(|program| Path::new(program).exists())
+    if let Some(program) = way.programs.iter().find(|program| Path::new(program).exists())
         && !is_own_init()
     {
         let mut command = Command::new(program);
@@ -24,8 +44,7 @@ pub(super) fn off() -> io::Result<()> {
         // Reaped with the connections.
         return command.spawn().map(drop);
     }
-    // What busybox's init and this program's own understand.
-    kill_process(Pid::INIT, Signal::USR2).map_err(io::Error::from)
+    kill_process(Pid::INIT, way.signal).map_err(io::Error::from)
 }
 
 fn is_own_init() -> bool {

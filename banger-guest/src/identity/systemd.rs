@@ -7,6 +7,7 @@ use std::path::Path;
 use banger_model::guest::Identity;
 
 use super::files;
+use crate::machine;
 
 const UNITS: &str = "run/systemd/system";
 const AGENT: &str = "banger-agent.service";
@@ -30,6 +31,12 @@ Restart=always
 RestartSec=1
 TasksMax=infinity
 OOMPolicy=continue
+";
+
+const RESET: &str = "\
+# Written by banger at boot: this machine can be reset, and not switched off.
+[Unit]
+SuccessAction=reboot-force
 ";
 
 /// Units that wait for what this guest has not, or that cost each boot without a use.
@@ -63,6 +70,18 @@ pub(super) fn apply(root: &Path, _identity: &Identity) -> io::Result<()> {
     for unit in MASKED {
         files::link(root, &format!("{UNITS}/{unit}"), "/dev/null")?;
     }
+    if machine::reset_ends() {
+        reset_instead(root)?;
+    }
+    Ok(())
+}
+
+/// A guest that switches itself off ends by what ends this machine.
+fn reset_instead(root: &Path) -> io::Result<()> {
+    for unit in ["systemd-poweroff.service", "systemd-halt.service"] {
+        let path = format!("{UNITS}/{unit}.d/banger.conf");
+        files::write(root, &path, 0o644, RESET.as_bytes())?;
+    }
     Ok(())
 }
 
@@ -87,5 +106,17 @@ mod tests {
             assert_eq!(fs::read_link(units.join(unit)).unwrap(), Path::new("/dev/null"));
         }
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_switched_off_is_reset_instead() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("run")).unwrap();
+        reset_instead(root.path()).unwrap();
+        let units = root.path().join(UNITS);
+        for unit in ["systemd-poweroff.service.d", "systemd-halt.service.d"] {
+            let text = fs::read_to_string(units.join(unit).join("banger.conf")).unwrap();
+            assert!(text.ends_with("[Unit]\nSuccessAction=reboot-force\n"), "{text}");
+        }
     }
 }

@@ -2,13 +2,15 @@
 //! and the machine goes off. It never hangs and never panics the kernel.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use banger_model::guest::GuestMessage;
 use rustix::system::RebootCommand;
 
+use super::modules;
 use crate::agent::control;
-use crate::console;
+use crate::{console, machine};
 
 /// A stage of the boot that failed, and why.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,8 @@ pub(crate) fn power_off(failure: &Failure) -> ExitCode {
         stage: failure.stage.to_owned(),
         message: failure.message.chars().take(1000).collect(),
     };
+    // The way to the host may be among those that the boot does not wait for.
+    modules::open_later(&Path::new("/").join(banger_model::guest::MODULES_DIR)).load();
     if let Err(error) = control::report_once(&message) {
         console::warn("The host is not told", &error);
     }
@@ -50,7 +54,7 @@ pub(crate) fn halt(how: RebootCommand) -> ExitCode {
     rustix::fs::sync();
     // A root that is read-only is a clean one.
     let _ = rustix::mount::mount_remount("/", rustix::mount::MountFlags::RDONLY, c"");
-    if let Err(error) = rustix::system::reboot(how) {
+    if let Err(error) = rustix::system::reboot(machine::end_of(how)) {
         console::warn("The machine does not go off", &io::Error::from(error));
     }
     // Reached only where the caller is not allowed to: a test outside a VM.

@@ -13,6 +13,13 @@ use crate::limits::MAX_GUEST_MESSAGE;
 pub const AGENT_PORT: u16 = 1022;
 /// The name of the virtio-serial port that carries the control channel.
 pub const CONTROL_PORT: &str = "org.banger.control.0";
+/// The vsock port that carries the control channel where there is no virtio-serial port: the
+/// guest connects to the host's when its agent starts, and takes the host's connections to its
+/// own. Below 1024, so that no unprivileged process of the guest can take it.
+pub const CONTROL_VSOCK_PORT: u32 = 1022;
+/// A word of the kernel's command line: this machine ends by a reset, and not by being switched
+/// off, which it has no way for.
+pub const RESET_ENDS: &str = "banger.off=reset";
 /// An `env` request of this name is the agent's own: the directory in which the process starts.
 pub const WORKDIR_VARIABLE: &str = "BANGER_WORKDIR";
 /// An `env` request of this name is the agent's own, and root's alone, whatever its value: the

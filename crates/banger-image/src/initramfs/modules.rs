@@ -26,10 +26,13 @@ const NEEDED: [&[&str]; 5] = [
     &["virtio_net"],
 ];
 /// What is good to have, and what no guest waits for.
-const WANTED: [&str; 5] = [
-    "virtio_rng",
+const WANTED: [&str; 6] = [
+    // The control channel of a VMM that has no virtio ports.
     "vsock",
     "vmw_vsock_virtio_transport",
+    "virtio_rng",
+    // By it the guest gives back memory that it does not use.
+    "virtio_balloon",
     "overlay",
     // By it the host learns of a panic, instead of a restart.
     "pvpanic_pci",
@@ -250,10 +253,10 @@ mod tests {
         let mut out = Vec::new();
         let archive = build_modules_archive(kernel.path(), &mut out).unwrap();
         let expected = [
-            "virtio_rng.ko",
             "vsock.ko",
             "vmw_common.ko",
             "vmw_vsock_virtio_transport.ko",
+            "virtio_rng.ko",
         ];
         assert_eq!(archive.modules, expected);
         assert_eq!(archive.first, 0);

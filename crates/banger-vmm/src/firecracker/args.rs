@@ -3,6 +3,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 
+use banger_model::guest::RESET_ENDS;
 use banger_sys::landlock::{Confinement, FileAccess, FileRule};
 use banger_sys::launch::{LaunchSpec, Limits, SystemCalls};
 
@@ -66,6 +67,7 @@ pub(super) fn default_cmdline() -> String {
         // Firecracker ends when its keyboard controller is told to reset, and in no other way.
         "reboot=k",
         "panic=-1",
+        RESET_ENDS,
         // There is a keyboard controller and no keyboard: its driver would wait for one.
         "i8042.noaux",
         "i8042.nomux",
