@@ -70,7 +70,7 @@ impl Group {
     /// when it did not end by itself.
     pub(crate) fn wait_for(mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let child = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
-        let status = if ends_in(&child, limit)? {
+        let status = if ready_in(&child, limit)? {
             Some(self.child.wait()?)
         } else {
             None
@@ -102,13 +102,13 @@ impl Drop for Group {
     }
 }
 
-/// Whether a process is no more before the time is over.
-fn ends_in(process: &OwnedFd, limit: Duration) -> io::Result<bool> {
+/// Whether a process is no more, or a socket has something to say, before the time is over.
+pub(crate) fn ready_in(file: &OwnedFd, limit: Duration) -> io::Result<bool> {
     let start = Instant::now();
     loop {
         let left = limit.saturating_sub(start.elapsed());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left)) {
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&left)) {
             Err(rustix::io::Errno::INTR) => {}
             ready => return Ok(ready? > 0),
         }

@@ -29,7 +29,7 @@ pub use error::UnpackError;
 use crate::digest::Digest;
 use crate::error::{Error, Result, home};
 use crate::ext4::{Seed, Summary};
-use crate::group::Group;
+use crate::group::{Group, ready_in};
 use crate::layer::{Compression, Limits};
 use crate::progress::Cancel;
 use protocol::{Failure, Kind, Reply, Request, receive, send_message};
@@ -43,6 +43,8 @@ const MAX_MANIFEST: usize = 1 << 20;
 /// What stays free in the target's file system: so many bytes, or a twentieth of a small one.
 const RESERVE: u64 = 512 << 20;
 const RESERVE_PART: u64 = 20;
+/// From one word of the child to the next: it tells of each MiB that it has read.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
 /// From the end of what the child says to its own end. A large one takes a moment to go.
 const ENDING: Duration = Duration::from_secs(10);
 
@@ -76,6 +78,7 @@ pub struct Session {
     /// Where the target is, for people.
     path: PathBuf,
     reserve: u64,
+    silence: Duration,
     ending: Duration,
 }
 
@@ -167,6 +170,7 @@ impl Unpacker {
             target,
             path,
             reserve,
+            silence: SILENCE,
             ending: ENDING,
         })
     }
@@ -231,6 +235,9 @@ impl Session {
 
     fn answer(&mut self, progress: &mut dyn FnMut(u64)) -> Result<Reply> {
         loop {
+            if !ready_in(&self.socket, self.silence).map_err(socket_error)? {
+                return Err(UnpackError::Silent.into());
+            }
             match receive(&self.socket) {
                 Ok(Some((Reply::Confined(enforcement), _))) => note(enforcement),
                 Ok(Some((Reply::Progress(read), _))) => progress(read),

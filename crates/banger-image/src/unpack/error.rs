@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use rustix::process::Signal;
 
-use super::{ADDRESS_SPACE, CPU_SECONDS};
+use super::{ADDRESS_SPACE, CPU_SECONDS, SILENCE};
 
 /// Why layers were not unpacked. Texts of the child are one short line each.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,8 @@ pub enum UnpackError {
     Ended(ExitStatus),
     #[error("The unpacker does not keep to its protocol")]
     Protocol,
+    #[error("The unpacker said nothing for {} minutes", SILENCE.as_secs() / 60)]
+    Silent,
     #[error("Cannot speak to the unpacker")]
     Socket(#[source] io::Error),
 }

@@ -250,21 +250,26 @@ fn a_program_that_is_no_unpacker_is_an_error() {
 
 #[test]
 fn a_child_that_falls_silent_and_stays_is_ended() {
-    let unpacker = Unpacker {
-        program: "/bin/sh".into(),
-        arguments: ["-c", "exec <&-; exec sleep 1000"].map(Into::into).to_vec(),
-    };
-    let target = tempfile::tempfile().unwrap();
-    let mut session = unpacker.spawn(target, &Cancel::new()).unwrap();
-    session.ending = Duration::from_millis(50);
-    let pid = session.group.as_ref().unwrap().child.id();
-    let error = session.ask(&Request::Finish, &[], &mut |_| {}).unwrap_err();
-    assert!(
-        matches!(error, Error::Unpack(UnpackError::Protocol)),
-        "{}",
-        chain(&error)
-    );
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    for (script, words) in [
+        ("exec <&-; exec sleep 1000", "does not keep to its protocol"),
+        ("exec sleep 1000", "said nothing"),
+    ] {
+        let unpacker = Unpacker {
+            program: "/bin/sh".into(),
+            arguments: ["-c", script].map(Into::into).to_vec(),
+        };
+        let target = tempfile::tempfile().unwrap();
+        let mut session = unpacker.spawn(target, &Cancel::new()).unwrap();
+        session.ending = Duration::from_millis(50);
+        if words == "said nothing" {
+            session.silence = Duration::from_millis(50);
+        }
+        let pid = session.group.as_ref().unwrap().child.id();
+        let error = session.ask(&Request::Finish, &[], &mut |_| {}).unwrap_err();
+        assert!(chain(&error).contains(words), "{}", chain(&error));
+        drop(session);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
 }
 
 #[test]
