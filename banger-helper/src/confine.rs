@@ -43,6 +43,10 @@ impl Places {
         self.state.join("slots")
     }
 
+    pub(crate) fn names(&self) -> PathBuf {
+        self.runtime.join("names.json")
+    }
+
     /// Both, for root alone. Landlock's rules need them to exist.
     pub(crate) fn make(&self) -> io::Result<()> {
         for directory in [&self.slots(), &self.runtime] {

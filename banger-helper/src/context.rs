@@ -9,6 +9,7 @@ use zbus::names::OwnedUniqueName;
 use crate::departures::Departure;
 use crate::idle::{Activity, Token};
 use crate::launch_thread::LaunchThread;
+use crate::name_routes::NameRoutes;
 use crate::net::Net;
 use crate::slots::Slots;
 use crate::systemd::Systemd;
@@ -20,6 +21,8 @@ pub struct Context {
     pub slots: Slots,
     pub net: Arc<dyn Net>,
     pub systemd: Systemd,
+    /// Whose names of VMs the host knows.
+    pub(crate) names: NameRoutes,
     /// Where programs are started.
     pub launch_thread: LaunchThread,
     /// How far this process is confined.
@@ -39,26 +42,6 @@ pub struct Call {
 }
 
 impl Context {
-    pub(crate) fn new(
-        bus: Connection,
-        slots: Slots,
-        net: Arc<dyn Net>,
-        systemd: Systemd,
-        launch_thread: LaunchThread,
-        confined: Enforcement,
-    ) -> Self {
-        let activity = Activity::new();
-        Self {
-            bus,
-            slots,
-            net,
-            systemd,
-            launch_thread,
-            confined,
-            activity,
-        }
-    }
-
     /// Keeps the helper from leaving until it is dropped, for what goes on after a call.
     pub fn busy(&self) -> Token {
         self.activity.begin()

@@ -16,7 +16,7 @@ type Watched = HashMap<OwnedUniqueName, watch::Sender<()>>;
 pub(crate) struct Departures(Arc<Mutex<Watched>>);
 
 /// Resolves when somebody has left.
-pub struct Departure {
+pub(crate) struct Departure {
     departures: Departures,
     name: OwnedUniqueName,
     receiver: watch::Receiver<()>,

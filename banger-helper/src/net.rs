@@ -30,6 +30,10 @@ pub trait Net: Send + Sync + 'static {
 
     /// As [`banger_net::check`].
     fn checks(&self) -> Vec<Check>;
+
+    /// # Errors
+    /// As [`banger_net::host_link_index`].
+    fn host_link_index(&self) -> Result<u32, NetError>;
 }
 
 /// The kernel's.
@@ -54,6 +58,10 @@ impl Net for KernelNet {
 
     fn checks(&self) -> Vec<Check> {
         banger_net::check()
+    }
+
+    fn host_link_index(&self) -> Result<u32, NetError> {
+        banger_net::host_link_index()
     }
 }
 

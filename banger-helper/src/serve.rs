@@ -1,5 +1,6 @@
 //! The helper's life: activated by a call, serving until nobody has needed it for a while.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,10 @@ use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use crate::api::Helper;
 use crate::confine::{Places, confine};
 use crate::context::Context;
+use crate::idle::Activity;
 use crate::journal::{self, Priority};
 use crate::launch_thread::LaunchThread;
+use crate::name_routes::{LinkIndex, NameRoutes};
 use crate::net::{KernelNet, Net};
 use crate::reconcile::reconcile;
 use crate::slots::Slots;
@@ -70,13 +73,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// Everything but the name on the bus: nobody is answered yet.
+    /// Everything but the name on the bus: nobody is answered yet. `slots` is the directory of
+    /// the table of slots, `names` the file about names of VMs.
     ///
     /// # Errors
     /// When the table of slots cannot be read or the bus is gone.
     pub async fn open(
         bus: Connection,
-        slots: std::path::PathBuf,
+        slots: PathBuf,
+        names: PathBuf,
         net: Arc<dyn Net>,
         launch_thread: LaunchThread,
         confined: Enforcement,
@@ -86,7 +91,22 @@ impl Service {
             source,
         })?;
         let systemd = Systemd::new(&bus).await?;
-        let context = Context::new(bus, slots, net, systemd, launch_thread, confined);
+        let activity = Activity::new();
+        let link: LinkIndex = {
+            let net = net.clone();
+            Arc::new(move || net.host_link_index())
+        };
+        let names = NameRoutes::open(&bus, link, names, activity.clone()).await?;
+        let context = Context {
+            bus,
+            slots,
+            net,
+            systemd,
+            names,
+            launch_thread,
+            confined,
+            activity,
+        };
         Ok(Self {
             context: Arc::new(context),
             idle: IDLE,
@@ -117,6 +137,7 @@ impl Service {
                 () = context.bus.closed() => return Err(ServeError::BusGone),
                 () = tokio::time::sleep(LOOK) => {
                     reconcile(&context).await;
+                    context.names.look_again().await;
                 }
                 () = context.activity.quiet(idle) => {
                     context.bus.release_name(HELPER_SERVICE).await?;
@@ -151,7 +172,8 @@ fn confined() -> Result<(), ServeError> {
         let ends = Ends::new().map_err(ServeError::Runtime)?;
         let bus = Builder::system().build().await?;
         let net = Arc::new(KernelNet);
-        let mut service = Service::open(bus, places.slots(), net, launch_thread, confined).await?;
+        let mut service =
+            Service::open(bus, places.slots(), places.names(), net, launch_thread, confined).await?;
         service.idle = idle_time().unwrap_or(IDLE);
         service.serve(ends.told()).await
     });

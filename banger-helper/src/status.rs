@@ -17,6 +17,7 @@ pub(crate) async fn checks(context: &Context, uid: u32) -> Vec<Line> {
         Ok(seen) => checks.extend(seen.into_iter().map(|check| (check.name, check.ok, check.detail))),
         Err(error) => checks.push(("network".to_owned(), false, chain(&error))),
     }
+    checks.push(names(context, uid).await);
     checks.extend(slots(context, uid).await);
     checks
 }
@@ -29,6 +30,17 @@ fn helper(context: &Context) -> Line {
     };
     let text = format!("Version {}, {landlock}", env!("CARGO_PKG_VERSION"));
     ("helper".to_owned(), true, text)
+}
+
+async fn names(context: &Context, uid: u32) -> Line {
+    let text = match context.names.current().await {
+        Some((owner, port)) if owner == uid => {
+            format!("This user's VMs are known to the host, by port {port}")
+        }
+        Some(_) => "Another user's VMs are known to the host by name, and nobody else's".to_owned(),
+        None => "No names of VMs are known to the host".to_owned(),
+    };
+    ("names".to_owned(), true, text)
 }
 
 async fn systemd(context: &Context) -> Line {

@@ -6,8 +6,12 @@ use banger_bus::helper::{HelperError, HelperResult};
 use super::{Details, Op};
 use crate::context::Call;
 
-/// Tells systemd-resolved.
+/// Ports below it are given out by root.
+const FIRST_PORT: u16 = 1024;
+
+/// Tells the host's resolver, see [`crate::name_routes`].
 pub struct RouteNames {
+    /// Of the host's address on the link; 0 takes back what was told.
     pub port: u16,
 }
 
@@ -19,10 +23,18 @@ impl Op for RouteNames {
         Details::from([("port", self.port.to_string())])
     }
 
-    async fn apply(self, _: &Call) -> HelperResult<()> {
-        Err(HelperError::new(
-            ErrorKind::Failed,
-            "This build cannot route names",
-        ))
+    async fn apply(self, call: &Call) -> HelperResult<()> {
+        let names = &call.context.names;
+        match self.port {
+            0 => names.withdraw(call.uid).await,
+            FIRST_PORT.. => {
+                let departure = call.departure.clone();
+                names.claim(call.uid, &call.name, self.port, departure).await
+            }
+            port => Err(HelperError::new(
+                ErrorKind::InvalidArgument,
+                format!("Not a port of a user's: {port} ({FIRST_PORT} and above)"),
+            )),
+        }
     }
 }
