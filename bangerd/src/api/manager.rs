@@ -40,7 +40,8 @@ impl ManagerApi for Manager {
     }
 
     fn mode(&self) -> String {
-        "user".to_owned()
+        let mode = if self.core.is_system_mode() { "system" } else { "user" };
+        mode.to_owned()
     }
 
     async fn create_vm(&self, caller: Caller, name: String, options: CreateOptions) -> Result<JobPath> {

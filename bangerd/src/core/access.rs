@@ -9,9 +9,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use banger_bus::Error;
 use banger_model::Slot;
 use rustix::fs::{OFlags, XattrFlags, fgetxattr, fsetxattr};
 use rustix::io::Errno;
+
+use super::error;
 
 /// Where the kernel shows the list, in the form of linux/posix_acl_xattr.h.
 const ATTRIBUTE: &str = "system.posix_acl_access";
@@ -78,6 +81,22 @@ pub(crate) fn revoke(path: &Path, keep: impl Fn(Slot) -> bool) -> io::Result<usi
         list.set(&file)?;
     }
     Ok(count)
+}
+
+/// [`revoke`] with an error that names the file.
+pub(crate) fn take_back(path: &Path, keep: impl Fn(Slot) -> bool) -> Result<(), Error> {
+    match revoke(path, keep) {
+        Ok(_) => Ok(()),
+        // Where there are no lists there is nothing in them; of a stranger's file we gave no rights.
+        Err(e) if matches!(e.raw_os_error(), Some(code) if is_not_ours(code)) => Ok(()),
+        Err(e) => Err(error::io("take a VMM's right to", path, &e)),
+    }
+}
+
+fn is_not_ours(code: i32) -> bool {
+    [Errno::OPNOTSUPP, Errno::PERM, Errno::ACCESS]
+        .iter()
+        .any(|errno| errno.raw_os_error() == code)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use banger_store::{Intent, Operation, VmRecord};
 use banger_sys::pidfd::{Pidfd, ProcessIdentity};
 
 use super::capability::{archives, remove_tree};
+use super::launch::note_process;
 use super::machine::{self, Killer, Machine};
 use super::plan::{Desired, Step, Vmm, plan};
 use super::progress::JobContext;
@@ -61,9 +62,12 @@ impl Core {
         let begun = |operation| intents.iter().any(|i| i.vm == row.id && i.operation == operation);
         let unfinished = begun(Operation::Create);
         let unwanted = unfinished || begun(Operation::Delete) || row.state == VmState::Deleting;
-        let process = find_process(&row);
+        let mut process = find_process(&row);
         let vm = Vm::new(self, row, unfinished);
         self.insert(&vm);
+        if process.is_none() {
+            process = self.find_unnoted(&vm).await;
+        }
         self.publish().vm_added(&vm);
         let alive = process.is_some();
         let desired = match (unwanted, alive) {
@@ -94,7 +98,23 @@ impl Core {
             note_damage(&vm, &e.message).await;
         } else if desired == Desired::Stopped {
             settle(&vm).await;
+            if vm.record().slot.is_some() {
+                note_damage(&vm, "the helper is gone, which has its slot").await;
+            }
         }
+    }
+
+    /// The VMM of a VM whose daemon ended between the launch and the note of it.
+    async fn find_unnoted(&self, vm: &Arc<Vm>) -> Option<Pidfd> {
+        let record = vm.record();
+        let held = record
+            .slot
+            .filter(|_| record.vmm.is_none() && record.state == VmState::Starting)?;
+        let (process, identity) = self.unnoted_process(held).await?;
+        vm.change(|record| note_process(record, identity, Some(held.slot)))
+            .noted()
+            .await;
+        Some(process)
     }
 
     /// Removes what lies in our directories and belongs to no VM. A name that is no id is not

@@ -74,7 +74,13 @@ impl Core {
             vms: Mutex::new(BTreeMap::new()),
             settings,
         });
+        core.look_for_helper().await;
         core.recover().await?;
+        // Nobody waits for what belongs to no VM.
+        tokio::spawn({
+            let core = core.clone();
+            async move { core.settle_slots().await }
+        });
         Ok(core)
     }
 

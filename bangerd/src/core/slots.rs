@@ -4,10 +4,14 @@
 use std::sync::Arc;
 
 use banger_bus::{Error, ErrorKind};
+use banger_image::kernel;
 use banger_model::config::ModeChoice;
-use banger_model::{GuestBridge, VmId};
+use banger_model::{GuestBridge, KernelName, Slot, VmId};
 use banger_store::HeldSlot;
+use banger_sys::pidfd::{Pidfd, ProcessIdentity};
 
+use super::access;
+use super::capability::blocking;
 use super::registry::Core;
 use super::vm::Vm;
 use crate::config::ConfigFile;
@@ -21,7 +25,7 @@ impl Core {
     /// `HelperUnavailable` and `NotAuthorized` where the owner wants system mode and nothing
     /// else; `LimitExceeded` and others as the helper says.
     pub(super) async fn hold_slot(&self, id: VmId, bridge: GuestBridge) -> Result<Option<HeldSlot>, Error> {
-        let choice = ConfigFile::new(self.dirs()).read()?.mode.unwrap_or_default();
+        let choice = self.mode_choice()?;
         let vm = self.vm_of(id)?;
         // Who looks for slots of no VM must not see one that is about to be noted.
         let _turn = self.slots_turn().lock().await;
@@ -79,9 +83,115 @@ impl Core {
         Ok(())
     }
 
+    /// What a VM that holds a slot boots, and the slot.
+    pub(super) fn kernel_and_slot(&self, id: VmId) -> Option<(KernelName, HeldSlot)> {
+        let record = self.get(id)?.record();
+        Some((record.kernel, record.slot?))
+    }
+
     fn vm_of(&self, id: VmId) -> Result<Arc<Vm>, Error> {
         self.get(id)
             .ok_or_else(|| Error::new(ErrorKind::NoSuchVm, format!("No such VM: {id}")))
+    }
+}
+
+impl Core {
+    /// Finds out whether the helper would launch VMs, unless the owner wants none of it.
+    pub(super) async fn look_for_helper(&self) {
+        if self.mode_choice().is_ok_and(|choice| choice != ModeChoice::User) {
+            // Whoever asks later is told the answer.
+            let _ = self.helper().examine().await;
+        }
+    }
+
+    /// Whether the next VM is launched by the helper.
+    pub(crate) fn is_system_mode(&self) -> bool {
+        match self.mode_choice() {
+            Ok(ModeChoice::System) => true,
+            Ok(ModeChoice::Auto) => self.helper().is_willing(),
+            Ok(ModeChoice::User) | Err(_) => false,
+        }
+    }
+
+    /// Gives back slots that no VM holds, and takes rights back that no slot needs. Says how
+    /// many slots there were.
+    pub(super) async fn settle_slots(self: &Arc<Self>) -> usize {
+        let used = self.helper().is_willing() || self.vms().iter().any(|vm| vm.record().slot.is_some());
+        if !used {
+            return 0;
+        }
+        let _turn = self.slots_turn().lock().await;
+        let held: Vec<HeldSlot> = self.vms().iter().filter_map(|vm| vm.record().slot).collect();
+        self.take_rights_back(&held).await;
+        let slots = match self.helper().list().await {
+            Ok(slots) => slots,
+            Err(failure) => {
+                tracing::debug!(%failure, "Which slots there are cannot be told");
+                return 0;
+            }
+        };
+        let mut given_back = 0;
+        for known in slots {
+            if held.iter().any(|held| held.handle == known.held.handle) {
+                continue;
+            }
+            if known.running {
+                // A slot is noted before its VMM exists: this one is of another state directory,
+                // or of a database that is lost.
+                tracing::warn!(slot = %known.held.slot, unit = known.held.slot.unit(), "A slot of no VM has a VMM: it is left alone");
+                continue;
+            }
+            match self.helper().release(known.held.handle).await {
+                Ok(()) | Err(Failure::NoSuchSlot) => given_back += 1,
+                Err(failure) => tracing::warn!(%failure, "A slot of no VM stays"),
+            }
+        }
+        if given_back > 0 {
+            tracing::info!(given_back, "Gave back slots of no VM");
+        }
+        given_back
+    }
+
+    /// Of every VM's disk and every kernel.
+    async fn take_rights_back(&self, held: &[HeldSlot]) {
+        let dirs = self.dirs().clone();
+        let disks = self
+            .vms()
+            .iter()
+            .map(|vm| self.paths(vm.id()).root_disk())
+            .collect::<Vec<_>>();
+        let held: Vec<Slot> = held.iter().map(|held| held.slot).collect();
+        let swept = blocking(move || {
+            let kernels = kernel::list(&dirs.kernels()).unwrap_or_default();
+            let kernels = kernels.iter().map(kernel::Kernel::vmlinux);
+            for path in disks.into_iter().chain(kernels) {
+                if let Err(error) = access::take_back(&path, |slot| held.contains(&slot)) {
+                    tracing::warn!(%error, "A right stays");
+                }
+            }
+            Ok(())
+        });
+        // It has no errors of its own.
+        let _ = swept.await;
+    }
+
+    /// The VMM of a slot that the helper started, and whose process was not noted.
+    pub(super) async fn unnoted_process(&self, held: HeldSlot) -> Option<(Pidfd, ProcessIdentity)> {
+        let slots = self.helper().list().await.ok()?;
+        let known = slots.iter().find(|known| known.held == held)?;
+        if !known.running {
+            return None;
+        }
+        let processes = self.system_runner().await.processes(&held.slot.unit()).await;
+        processes.into_iter().find_map(|pid| {
+            let identity = ProcessIdentity::of(pid).ok()?;
+            let process = Pidfd::open_checked(&identity).ok()??;
+            process.is_alive().then_some((process, identity))
+        })
+    }
+
+    fn mode_choice(&self) -> Result<ModeChoice, Error> {
+        Ok(ConfigFile::new(self.dirs()).read()?.mode.unwrap_or_default())
     }
 }
 

@@ -114,6 +114,17 @@ impl Runner {
         }
     }
 
+    /// The numbers of a scope's processes.
+    pub(crate) async fn processes(&self, unit: &str) -> Vec<u32> {
+        match self {
+            Self::Plain => Vec::new(),
+            Self::User(manager) => manager.processes(unit).await.unwrap_or_else(|e| {
+                tracing::warn!(unit, error = %e, "The processes of a scope cannot be listed");
+                Vec::new()
+            }),
+        }
+    }
+
     /// Kills everything in a scope.
     pub(crate) async fn kill(&self, unit: &str) {
         if let Self::User(manager) = self {

@@ -131,6 +131,15 @@ impl UserManager {
         Ok(scope.receive_request_stop().await?.map(drop).boxed())
     }
 
+    /// The numbers of a unit's processes; none where there is no such unit.
+    pub(super) async fn processes(&self, unit: &str) -> zbus::Result<Vec<u32>> {
+        match self.manager.get_unit_processes(unit).await {
+            Ok(processes) => Ok(processes.into_iter().map(|(_, pid, _)| pid).collect()),
+            Err(e) if is_answer(&e) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
     pub(super) async fn gone(&self, unit: &str) {
         match tokio::time::timeout(GONE_LIMIT, self.await_removal(unit)).await {
             Ok(Ok(())) => {}

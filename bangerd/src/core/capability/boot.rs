@@ -6,11 +6,13 @@ use std::fs::File;
 use async_trait::async_trait;
 use banger_bus::Error;
 use banger_image::initramfs;
+use banger_model::VmId;
 use banger_model::guest::{AGENT_PORT, GuestSsh, IDENTITY_VERSION, Identity, ROOT_SERIAL};
 use banger_store::VmRecord;
 
 use super::{Capability, Parts, Site, archives, blocking, network};
-use crate::core::error;
+use crate::core::registry::Core;
+use crate::core::{access, error};
 
 pub(super) struct Boot;
 
@@ -39,6 +41,20 @@ impl Capability for Boot {
             parts.initrd = Some(initrd);
         });
         Ok(())
+    }
+
+    /// The kernel is other VMs' too, and they keep their rights to it.
+    async fn cleanup(&self, core: &Core, id: VmId) -> Result<(), Error> {
+        let Some((kernel, held)) = core.kernel_and_slot(id) else {
+            return Ok(());
+        };
+        let sources = core.sources().clone();
+        blocking(move || match sources.kernel(&kernel) {
+            Ok(kernel) => access::take_back(&kernel.vmlinux, |slot| slot != held.slot),
+            // With its file its rights are gone.
+            Err(_) => Ok(()),
+        })
+        .await
     }
 }
 

@@ -1,17 +1,21 @@
-//! The listening sockets of the control channel and the monitor. They are made here and handed
-//! to the VMM, so that it needs no right to make any, and a later daemon finds them by name.
+//! The sockets of the control channel and the monitor. For QEMU they listen already when it gets
+//! them, so that it needs no right to make any; Firecracker makes its own, in a directory for
+//! nothing else. A later daemon finds both by name.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use banger_bus::Error;
-use banger_model::VmId;
+use banger_model::{Slot, VmId};
+use banger_vmm::EngineKind;
 
-use super::{Capability, Parts, Site, remove_file};
-use crate::core::error;
+use super::directory::make;
+use super::{Capability, Parts, Site, blocking, remove_file, remove_tree};
 use crate::core::registry::Core;
+use crate::core::{access, error};
 
 pub(super) struct Channels;
 
@@ -19,20 +23,42 @@ pub(super) struct Channels;
 impl Capability for Channels {
     async fn prepare(&self, site: &Site<'_>, parts: &Parts) -> Result<(), Error> {
         let paths = site.core.paths(site.vm.id);
-        let control = listen(&paths.control())?;
-        let monitor = listen(&paths.monitor())?;
-        parts.fill(|parts| {
-            parts.control = Some(control);
-            parts.monitor = Some(monitor);
-        });
+        let slot = site.held_slot();
+        match (site.chosen().await?.engine, slot) {
+            (EngineKind::Firecracker(_), Some(slot)) => {
+                let directory = paths.vmm_sockets();
+                let directory = blocking(move || shared(directory, slot)).await?;
+                parts.fill(|parts| parts.directory = Some(directory));
+            }
+            _ => {
+                let control = listen(&paths.control())?;
+                let monitor = listen(&paths.monitor())?;
+                parts.fill(|parts| {
+                    parts.control = Some(control);
+                    parts.monitor = Some(monitor);
+                });
+            }
+        }
         Ok(())
     }
 
     async fn cleanup(&self, core: &Core, id: VmId) -> Result<(), Error> {
         let paths = core.paths(id);
+        let directory = remove_tree(&paths.vmm_sockets());
         let control = remove_file(&paths.control());
-        remove_file(&paths.monitor()).and(control)
+        remove_file(&paths.monitor()).and(control).and(directory)
     }
+}
+
+/// An empty directory for the sockets of a slot's VMM, to which its owner can connect.
+fn shared(directory: PathBuf, slot: Slot) -> Result<OwnedFd, Error> {
+    // A left-over of a run that ended with its daemon: its sockets are in the way of new ones.
+    remove_tree(&directory)?;
+    make(&directory)?;
+    let opened = File::open(&directory).map_err(|e| error::io("open", &directory, &e))?;
+    access::share_directory(&opened, slot)
+        .map_err(|e| error::io("let the VMM make sockets in", &directory, &e))?;
+    Ok(opened.into())
 }
 
 fn listen(path: &Path) -> Result<OwnedFd, Error> {

@@ -10,6 +10,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use banger_bus::{Error, ErrorKind};
 use banger_model::VmId;
+use banger_model::guest::CONTROL_VSOCK_PORT;
 
 use super::{Capability, Parts, Site, VmPaths, blocking};
 use crate::core::error;
@@ -57,7 +58,13 @@ impl Capability for Directory {
 
 /// Checked before anything is made, because `bind` names neither the path nor the limit.
 fn check_length(paths: &VmPaths) -> Result<(), Error> {
-    for socket in [paths.control(), paths.monitor()] {
+    let firecracker = paths.vmm_sockets();
+    for socket in [
+        paths.control(),
+        paths.monitor(),
+        firecracker.join(banger_vmm::firecracker::API_SOCKET),
+        firecracker.join(banger_vmm::firecracker::guest_socket(CONTROL_VSOCK_PORT)),
+    ] {
         let length = socket.as_os_str().as_bytes().len();
         if length > MAX_SOCKET_PATH {
             return Err(Error::new(
@@ -74,7 +81,7 @@ fn check_length(paths: &VmPaths) -> Result<(), Error> {
 }
 
 /// A directory for the owner alone. One that is there keeps its content, not its mode.
-fn make(directory: &Path) -> Result<(), Error> {
+pub(super) fn make(directory: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

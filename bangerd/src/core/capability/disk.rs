@@ -8,8 +8,8 @@ use banger_image::disk::clone_root_disk;
 use banger_model::{Size, VmId};
 
 use super::{Capability, Doomed, Parts, Site, blocking, remove_file};
-use crate::core::error;
 use crate::core::registry::Core;
+use crate::core::{access, error};
 
 pub(super) struct Disk;
 
@@ -77,5 +77,13 @@ impl Capability for Disk {
             .map_err(|e| error::io("open", &path, &e))?;
         parts.fill(|parts| parts.root_disk = Some(disk.into()));
         Ok(())
+    }
+
+    async fn cleanup(&self, core: &Core, id: VmId) -> Result<(), Error> {
+        if core.kernel_and_slot(id).is_none() {
+            return Ok(());
+        }
+        let path = core.paths(id).root_disk();
+        blocking(move || access::take_back(&path, |_| false)).await
     }
 }

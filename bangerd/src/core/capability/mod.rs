@@ -69,6 +69,8 @@ pub(crate) struct Slots {
     pub network: Option<Connection>,
     pub control: Option<OwnedFd>,
     pub monitor: Option<OwnedFd>,
+    /// Where the VMM makes its sockets itself.
+    pub directory: Option<OwnedFd>,
     /// The host's public key, once it is made.
     pub host_key: Option<String>,
     /// The last hold of a file that was removed.
@@ -264,6 +266,11 @@ impl VmPaths {
 
     pub(crate) fn monitor(&self) -> PathBuf {
         self.runtime.join("monitor.sock")
+    }
+
+    /// Where Firecracker makes its sockets.
+    pub(crate) fn vmm_sockets(&self) -> PathBuf {
+        self.runtime.join("vmm")
     }
 
     /// A link to [`Self::directory`]: says to whom the runtime directory belongs.
