@@ -128,11 +128,12 @@ fn packets(resolver: Option<Resolver>) -> Table {
     table
 }
 
-/// The set in which the kernel counts each guest's connections.
+/// The set in which the kernel counts each guest's connections. nft adds the flag `dynamic` by
+/// itself when it sees the rule; nft 1.0.6 does not know that word in JSON.
 fn connections(table: &mut Table) {
     table.objects.push(json!({"set": {
         "family": table.family, "table": TABLE, "name": "connections",
-        "type": "ipv4_addr", "size": SLOTS, "flags": ["dynamic"],
+        "type": "ipv4_addr", "size": SLOTS,
     }}));
 }
 
