@@ -294,6 +294,3 @@ fn random_handle() -> io::Result<SlotHandle> {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
-
-#[cfg(test)]
-mod tests;

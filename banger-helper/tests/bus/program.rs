@@ -1,0 +1,193 @@
+//! The program itself, as the system's bus starts it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use banger_bus::helper::{HELPER_PATH, HELPER_SERVICE, LogReadOptions, WireHandle};
+use tokio::time::Instant;
+use zbus::message::{Flags, Message};
+use zbus::wire::Fd;
+
+use crate::support::{ALICE, Answer, BOB, Bus, FakeSystemd, Polkit, can_run, proxy, wait_for_owner, within};
+
+/// The program, with its neighbours on a bus.
+struct Running {
+    program: Child,
+    state: PathBuf,
+    polkit: Polkit,
+    bus: Bus,
+}
+
+impl Running {
+    async fn start(idle_seconds: u32) -> Self {
+        let bus = Bus::start();
+        let polkit = Polkit::start(&bus).await;
+        FakeSystemd::start(&bus).await;
+        let state = bus.directory.path().join("state");
+        let program = Command::new(env!("CARGO_BIN_EXE_banger-helper"))
+            .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
+            .env("STATE_DIRECTORY", &state)
+            .env("RUNTIME_DIRECTORY", bus.directory.path().join("run"))
+            .env("BANGER_IDLE_SECONDS", idle_seconds.to_string())
+            .spawn()
+            .unwrap();
+        let watcher = bus.connect(0).await;
+        wait_for_owner(&watcher, HELPER_SERVICE, true).await;
+        Self {
+            program,
+            state,
+            polkit,
+            bus,
+        }
+    }
+
+    fn status(&self, field: &str) -> String {
+        let id = self.program.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    }
+
+    fn open_files(&self) -> usize {
+        let id = self.program.id();
+        std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let program = &mut self.program;
+        // Its end is seen by its name first; then it has nothing left to wait for.
+        let watcher = self.bus.connect(0).await;
+        wait_for_owner(&watcher, HELPER_SERVICE, false).await;
+        program.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+#[tokio::test]
+async fn it_has_given_up_what_it_does_not_need() {
+    if !can_run() {
+        return;
+    }
+    let running = Running::start(60).await;
+    // CAP_NET_ADMIN (12), CAP_SETGID (6), CAP_SETUID (7) of linux/capability.h.
+    let kept = format!("{:016x}", (1 << 12) | (1 << 7) | (1 << 6));
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(running.status(set), kept, "{set}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(running.status(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(running.status("NoNewPrivs"), "1");
+    assert_eq!(running.status("Umask"), "0077");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(running.state.join("slots")).unwrap());
+    assert_eq!(mode & 0o777, 0o700);
+    let client = proxy(&running.bus.connect(ALICE).await).await;
+    let status = client.status().await.unwrap();
+    let (_, _, text) = status.iter().find(|(name, ..)| name == "helper").unwrap();
+    if banger_sys::landlock::version() >= Some(banger_sys::landlock::WHOLE) {
+        assert!(text.contains("Landlock confines it"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn it_leaves_when_nobody_needs_it() {
+    if !can_run() {
+        return;
+    }
+    let mut running = Running::start(1).await;
+    // As long as a question is open it stays.
+    running.polkit.answers(Answer::Hang);
+    let caller = running.bus.connect(ALICE).await;
+    caller.send(&acquire()).await.unwrap();
+    running.polkit.wait_for_open(1).await;
+    let begin = Instant::now();
+    caller.close().await.unwrap();
+    assert!(running.ended().await.success());
+    assert!(begin.elapsed().as_secs() >= 1);
+}
+
+#[tokio::test]
+async fn it_ends_in_order_when_it_is_told_to() {
+    if !can_run() {
+        return;
+    }
+    let mut running = Running::start(60).await;
+    let id = rustix::process::Pid::from_child(&running.program);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(running.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_flood_of_calls_holds_up_nobody_and_nothing() {
+    if !can_run() {
+        return;
+    }
+    let running = Running::start(60).await;
+    running.polkit.rule(|check| match check.details["user"].as_str() {
+        "2" => Answer::Hang,
+        _ => Answer::Yes,
+    });
+    let alice = proxy(&running.bus.connect(ALICE).await).await;
+    alice.list().await.unwrap();
+    let (files, memory) = (running.open_files(), kilobytes(&running.status("VmRSS")));
+    let bob = running.bus.connect(BOB).await;
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let writer = OwnedFd::from(writer);
+    let open_log = (
+        WireHandle { high: 1, low: 2 },
+        LogReadOptions::default(),
+        Fd::from(&writer),
+    );
+    for round in 0..10_000 {
+        let message = if round % 10 == 0 {
+            // Each holds a descriptor as long as it waits.
+            Message::method_call(HELPER_PATH, "OpenLog")
+                .destination(HELPER_SERVICE)
+                .interface("org.banger.Helper")
+                .with_flags(Flags::NO_REPLY_EXPECTED)
+                .build(&open_log)
+                .unwrap()
+        } else {
+            acquire()
+        };
+        within(bob.send(&message)).await.unwrap();
+        if round % 1000 == 0 {
+            let begin = Instant::now();
+            within(alice.list()).await.unwrap();
+            assert!(begin.elapsed().as_secs() < 5);
+            assert!(running.open_files() <= files + 600, "{}", running.open_files());
+        }
+    }
+    within(alice.list()).await.unwrap();
+    bob.close().await.unwrap();
+    running.polkit.wait_for_open(0).await;
+    within(alice.list()).await.unwrap();
+    let grown = kilobytes(&running.status("VmRSS")).saturating_sub(memory);
+    assert!(grown < 64 << 10, "{grown} KiB");
+    assert!(
+        running.open_files() <= files + 2,
+        "{files} {}",
+        running.open_files()
+    );
+}
+
+/// With the permission to ask for a password, so that polkit may take its time.
+fn acquire() -> Message {
+    Message::method_call(HELPER_PATH, "AcquireSlot")
+        .destination(HELPER_SERVICE)
+        .interface("org.banger.Helper")
+        .with_flags(Flags::NO_REPLY_EXPECTED | Flags::ALLOW_INTERACTIVE_AUTH)
+        .build(&(0_u8,))
+        .unwrap()
+}
+
+fn kilobytes(text: &str) -> u64 {
+    text.trim_end_matches(" kB").parse().unwrap()
+}
