@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use banger_bus::api::Caller;
+use banger_bus::helper::LogReadOptions;
 use banger_bus::{Error, ErrorKind, LogOptions, Result};
 use banger_model::VmState;
 use banger_model::limits::MAX_CONSOLE_BYTES;
@@ -52,6 +53,16 @@ pub(super) async fn open(
                 }
                 // It ends with its handle where it has not yet.
             });
+            Ok(reader.into())
+        }
+        Console::Slot(handle) => {
+            let (reader, writer) = io::pipe().map_err(no_pipe)?;
+            let options = LogReadOptions {
+                lines: options.lines,
+                follow: Some(is_followed(&options, vm.state())),
+            };
+            // It ends with the scope, or when the reader has left.
+            vm.helper().open_log(handle, options, writer.into()).await?;
             Ok(reader.into())
         }
         Console::Files {

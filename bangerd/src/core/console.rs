@@ -3,7 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use banger_model::VmId;
+use banger_model::SlotHandle;
+use banger_store::VmRecord;
 
 use super::capability::VmPaths;
 use crate::systemd;
@@ -17,6 +18,9 @@ pub(crate) enum Console {
         /// When the last run began, in microseconds since 1970; 0 for never.
         started_us: u64,
     },
+    /// In the system's journal, under the scope of the slot that the VM holds: the helper reads
+    /// it for us.
+    Slot(SlotHandle),
     /// In files, the older one first. Either may be missing.
     Files {
         old: PathBuf,
@@ -28,12 +32,16 @@ pub(crate) enum Console {
 
 impl Console {
     /// A run that writes to the journal leaves no file behind.
-    pub(super) fn of(paths: &VmPaths, id: VmId, started_us: u64) -> Self {
+    pub(super) fn of(paths: &VmPaths, vm: &VmRecord) -> Self {
         let (old, new) = (paths.old_console(), paths.console());
+        let started_us = vm.started_us;
         if started_us != 0 && !new.exists() && paths.vmm_log().exists() {
-            return Self::Journal {
-                unit: systemd::unit_name(id),
-                started_us,
+            return match vm.slot {
+                Some(held) => Self::Slot(held.handle),
+                None => Self::Journal {
+                    unit: systemd::unit_name(vm.id),
+                    started_us,
+                },
             };
         }
         let written_us = old.metadata().map_or(0, |file| {

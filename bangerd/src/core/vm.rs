@@ -18,6 +18,7 @@ use super::plan::{Observed, Vmm};
 use super::progress::{Cancel, JobContext};
 use super::registry::Core;
 use super::store::Pending;
+use crate::helper::Helper;
 
 /// A VM of the owner. Its operations are in the files of their names.
 pub(crate) struct Vm {
@@ -117,8 +118,12 @@ impl Vm {
 
     /// Where its console's text is.
     pub(crate) fn console(&self) -> Console {
-        let started_us = lock(&self.record).started_us;
-        Console::of(&self.core.paths(self.id), self.id, started_us)
+        Console::of(&self.core.paths(self.id), &lock(&self.record))
+    }
+
+    /// Who has its slot.
+    pub(crate) fn helper(&self) -> &Helper {
+        self.core.helper()
     }
 
     /// Halts the virtual CPUs.

@@ -163,7 +163,7 @@ impl ManagerObject {
         crate::INTERFACE_VERSION
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property(emits_changed_signal = "false"))]
     fn mode(&self) -> String {
         self.api.mode()
     }

@@ -9,12 +9,13 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use banger_bus::Error;
-use banger_model::VmId;
 use banger_model::limits::MAX_CONSOLE_BYTES;
+use banger_model::{VmId, VmState};
 use banger_sys::inotify::{FileEvents, FileWatch};
 use banger_vmm::ConsoleSink;
 
-use super::{Capability, Parts, Site, VmPaths, remove_file};
+use super::{Capability, Parts, Site, VmPaths, console_copy, remove_file};
+use crate::core::console::Console;
 use crate::core::error;
 use crate::core::registry::Core;
 
@@ -52,6 +53,20 @@ impl Capability for ConsoleOutput {
             parts.stderr = Some(stderr);
         });
         Ok(())
+    }
+
+    /// Without its slot the owner may not read the system's journal.
+    async fn cleanup(&self, core: &Core, id: VmId) -> Result<(), Error> {
+        let Some(vm) = core.get(id) else {
+            return Ok(());
+        };
+        match vm.console() {
+            Console::Slot(handle) if vm.state() != VmState::Deleting => {
+                let paths = core.paths(id);
+                console_copy::keep(core.helper(), handle, &paths.console()).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 
