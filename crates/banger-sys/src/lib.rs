@@ -5,8 +5,10 @@
 //!
 //! This is the only crate that may contain `unsafe`; everything it offers is safe to call.
 
+pub mod fail_point;
 pub mod file;
 pub mod guest;
+pub mod hangup;
 pub mod inotify;
 pub mod journal;
 pub mod kvm;

@@ -173,9 +173,14 @@ impl ProcessIdentity {
 
 /// Watches a descriptor for reading. Needs a tokio runtime.
 pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    register_for(fd, tokio::io::Interest::READABLE)
+}
+
+/// Watches a descriptor. Needs a tokio runtime.
+pub(crate) fn register_for(fd: OwnedFd, interest: tokio::io::Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, always gives the same number, and stays in the AsyncFd until
     // both go: nothing in this crate swaps it through get_mut().
-    let registered = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) };
+    let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
     registered.map_err(|e| e.into_parts().1)
 }
 
