@@ -53,7 +53,7 @@ impl Helper {
             .sender
             .ok_or_else(|| HelperError::AccessDenied("The caller has no name on the bus".to_owned()))?;
         let _connection = self.limits.enter(&name)?;
-        let _busy = self.context.busy();
+        let (_busy, _call) = (self.context.busy(), self.context.calls.begin());
         let mut who = self.authority.identify(&name).await?;
         let user = self.limits.enter_user(who.uid)?;
         let call = Call {
@@ -64,8 +64,12 @@ impl Helper {
         };
         let mut details = op.details(&call);
         details.insert("user", call.uid.to_string());
+        let mut ending = self.context.ending.subscribe();
+        let ending = async move {
+            let _ = ending.wait_for(|ending| *ending).await;
+        };
         self.authority
-            .check(&mut who, &user, O::ACTION, &details, caller.interactive)
+            .check(&mut who, &user, O::ACTION, &details, caller.interactive, ending)
             .await?;
         drop(who);
         op.apply(&call).await

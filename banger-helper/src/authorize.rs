@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use banger_bus::helper::{ACTION_PREFIX, HelperError, HelperResult};
+use banger_model::Slot;
 use zbus::message::Message;
 use zbus::names::OwnedUniqueName;
 use zbus::proxy::CacheProperties;
@@ -61,16 +62,19 @@ impl Authority {
         let asking = self.bus.get_connection_credentials(name.as_ref().into());
         let answer = tokio::time::timeout(DECIDING, asking).await;
         match answer.map(|known| known.map(|known| known.unix_user_id())) {
-            Ok(Ok(Some(uid))) => Ok(Caller {
+            // Nothing that runs as a slot's uid has business here, whatever rules say.
+            Ok(Ok(Some(uid))) if Slot::of_uid(uid).is_none() => Ok(Caller {
                 name: name.clone(),
                 uid,
                 departure,
             }),
+            Ok(Ok(Some(_))) => Err(denied("A VMM calls")),
             _ => Err(denied("The bus does not say who calls")),
         }
     }
 
     /// Asks polkit whether he may. `interactive`: whether somebody may be asked for a password.
+    /// When he leaves or `ending` resolves, the question is taken back.
     ///
     /// # Errors
     /// `AccessDenied`, or `InteractiveAuthorizationRequired` when a password may help and nobody
@@ -82,6 +86,7 @@ impl Authority {
         action: &str,
         details: &Details,
         interactive: bool,
+        ending: impl Future<Output = ()>,
     ) -> HelperResult<()> {
         let number = self.questions.fetch_add(1, Ordering::Relaxed);
         let question = format!("banger-helper-{number}");
@@ -95,6 +100,10 @@ impl Authority {
             () = who.departure.happened() => {
                 self.take_back(&question).await;
                 return Err(denied("The caller has left"));
+            }
+            () = ending => {
+                self.take_back(&question).await;
+                return Err(denied("The helper is ending"));
             }
         };
         match answer {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use banger_sys::landlock::Enforcement;
+use tokio::sync::watch;
 use zbus::Connection;
 use zbus::names::OwnedUniqueName;
 
@@ -27,7 +28,12 @@ pub struct Context {
     pub launch_thread: LaunchThread,
     /// How far this process is confined.
     pub confined: Enforcement,
+    /// Everything for which the helper stays.
     pub(crate) activity: Activity,
+    /// Of that, the calls that are not answered.
+    pub(crate) calls: Activity,
+    /// Whether the helper was told to end.
+    pub(crate) ending: watch::Sender<bool>,
 }
 
 /// One call of an authorised caller.

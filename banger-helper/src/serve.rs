@@ -9,6 +9,7 @@ use banger_bus::HelperObject;
 use banger_bus::helper::{HELPER_PATH, HELPER_SERVICE};
 use banger_sys::landlock::Enforcement;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use zbus::Connection;
 use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
@@ -106,6 +107,8 @@ impl Service {
             launch_thread,
             confined,
             activity,
+            calls: Activity::new(),
+            ending: watch::Sender::new(false),
         };
         Ok(Self {
             context: Arc::new(context),
@@ -130,7 +133,10 @@ impl Service {
             tokio::select! {
                 () = &mut ends => {
                     context.bus.release_name(HELPER_SERVICE).await?;
-                    let done = context.activity.quiet(LATE_CALLS);
+                    // Who waits for polkit is refused; logs that are read end with the helper.
+                    context.ending.send_replace(true);
+                    tokio::time::sleep(LATE_CALLS).await;
+                    let done = context.calls.quiet(Duration::ZERO);
                     let _ = tokio::time::timeout(LAST_CALLS, done).await;
                     return Ok(());
                 }

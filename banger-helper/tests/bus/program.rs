@@ -119,9 +119,17 @@ async fn it_ends_in_order_when_it_is_told_to() {
         return;
     }
     let mut running = Running::start(60).await;
+    // Somebody is asked for a password: that is not waited for.
+    running.polkit.answers(Answer::Hang);
+    let caller = running.bus.connect(ALICE).await;
+    caller.send(&acquire()).await.unwrap();
+    running.polkit.wait_for_open(1).await;
+    let begin = Instant::now();
     let id = rustix::process::Pid::from_child(&running.program);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     assert!(running.ended().await.success());
+    assert!(begin.elapsed().as_secs() < 5);
+    running.polkit.wait_for_open(0).await;
 }
 
 #[tokio::test]
