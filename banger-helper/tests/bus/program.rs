@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
 use banger_bus::helper::{HELPER_PATH, HELPER_SERVICE, LogReadOptions, WireHandle};
+use banger_model::Slot;
 use tokio::time::Instant;
 use zbus::message::{Flags, Message};
 use zbus::wire::Fd;
 
 use crate::support::{ALICE, Answer, BOB, Bus, FakeSystemd, Polkit, can_run, proxy, wait_for_owner, within};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-helper");
 
 /// The program, with its neighbours on a bus.
 struct Running {
@@ -21,11 +24,15 @@ struct Running {
 
 impl Running {
     async fn start(idle_seconds: u32) -> Self {
+        Self::start_as(Command::new(PROGRAM), idle_seconds).await
+    }
+
+    async fn start_as(mut command: Command, idle_seconds: u32) -> Self {
         let bus = Bus::start();
         let polkit = Polkit::start(&bus).await;
         FakeSystemd::start(&bus).await;
         let state = bus.directory.path().join("state");
-        let program = Command::new(env!("CARGO_BIN_EXE_banger-helper"))
+        let program = command
             .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
             .env("STATE_DIRECTORY", &state)
             .env("RUNTIME_DIRECTORY", bus.directory.path().join("run"))
@@ -52,6 +59,21 @@ impl Running {
     fn open_files(&self) -> usize {
         let id = self.program.id();
         std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    /// Of its network namespace, one line each.
+    fn interfaces(&self) -> Vec<String> {
+        let output = Command::new("nsenter")
+            .args(["--net", "--target", &self.program.id().to_string()])
+            .args(["ip", "-details", "-oneline", "link"])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     async fn ended(&mut self) -> ExitStatus {
@@ -94,6 +116,41 @@ async fn it_has_given_up_what_it_does_not_need() {
     if banger_sys::landlock::version() >= Some(banger_sys::landlock::WHOLE) {
         assert!(text.contains("Landlock confines it"), "{text}");
     }
+}
+
+/// With the capabilities and the confinement that it has, and the kernel's own taps.
+#[tokio::test]
+async fn it_makes_taps_and_takes_them_back() {
+    if !can_run() {
+        return;
+    }
+    // Becomes the program, so that its pid is the program's.
+    let script = "ip link add public type bridge && ip link set public up && exec \"$0\"";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", script, PROGRAM]);
+    let running = Running::start_as(command, 60).await;
+    let alice = proxy(&running.bus.connect(ALICE).await).await;
+    let grant = alice.acquire_slot(0).await.unwrap();
+    let slot = Slot::new(grant.slot).unwrap();
+    let tap = running.interfaces().into_iter().find(|line| line.contains("bt0"));
+    let tap = tap.unwrap_or_default();
+    for expected in [
+        "master public",
+        "isolated on",
+        &format!("user {}", slot.uid()),
+        "persist on",
+    ] {
+        assert!(tap.contains(expected), "{expected}: {tap}");
+    }
+    // A closed network there is not; nothing of the attempt is left.
+    let error = alice.acquire_slot(1).await.unwrap_err().to_string();
+    assert!(error.contains("banger-network.service"), "{error}");
+    assert_eq!(alice.list().await.unwrap().len(), 1);
+    assert!(!running.interfaces().iter().any(|line| line.contains("bt1")));
+
+    alice.release_slot(grant.handle).await.unwrap();
+    assert!(!running.interfaces().iter().any(|line| line.contains("bt0")));
+    assert_eq!(std::fs::read_dir(running.state.join("slots")).unwrap().count(), 0);
 }
 
 #[tokio::test]
