@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use banger_bus::{Error, ErrorKind};
 use banger_model::VmId;
+use banger_vmm::{TASKS_MAX, memory_max};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rustix::process::Signal;
@@ -25,8 +26,6 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const GONE_LIMIT: Duration = Duration::from_secs(5);
 /// The time that a guest gets when somebody stops its scope; a little more than our own limit.
 const STOP_USEC: u64 = 40_000_000;
-/// QEMU's threads: one for each CPU, 64 for the disk, a few of its own.
-const TASKS_MAX: u64 = 512;
 
 /// The user's systemd.
 pub(crate) struct UserManager {
@@ -189,14 +188,6 @@ fn is_answer(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(..) | zbus::Error::FDO(_))
 }
 
-/// The guest's memory, and room for QEMU: 256 MiB and a sixteenth of the guest's for itself,
-/// page tables and buffers; under emulation 1 GiB more for translated code, QEMU's default.
-/// The host's cache of the disk counts too, and is dropped when room is needed.
-fn memory_max(memory_mib: u64, emulated: bool) -> u64 {
-    let overhead = 256 + memory_mib / 16 + if emulated { 1024 } else { 0 };
-    (memory_mib + overhead) << 20
-}
-
 /// The VM's directory as systemd takes documentation: ASCII only. It tells scopes of this
 /// state directory from those of another.
 fn owner_url(directory: &Path) -> String {
@@ -229,11 +220,5 @@ mod tests {
         assert_eq!(owner_id(&url, Path::new("/home/other/banger/vms")), None);
         assert_eq!(owner_id("file:/home", vms), None);
         assert_eq!(unit_name(id), "banger-vm-070707070707.scope");
-    }
-
-    #[test]
-    fn memory_has_room_for_the_vmm() {
-        assert_eq!(memory_max(1024, false), (1024 + 256 + 64) << 20);
-        assert_eq!(memory_max(1024, true), (1024 + 256 + 64 + 1024) << 20);
     }
 }

@@ -15,9 +15,9 @@ use crate::engine::{Accelerator, Engine, LaunchPlan, MachineSpec, PlanError};
 use crate::qemu::Version;
 
 pub use api::{Api, ApiError, InstanceState};
-pub use args::MAX_CMDLINE;
+pub use args::{MAX_CMDLINE, default_cmdline};
 pub use config::MachineConfig;
-pub use probe::{FirecrackerError, INSTALL_PLACE, PLACES, check_version, examine, installed};
+pub use probe::{FirecrackerError, INSTALL_PLACE, PLACES, check_version, examine, installed, judge, place};
 
 /// The name of the API's socket in the machine's directory.
 pub const API_SOCKET: &str = "api.sock";

@@ -8,10 +8,14 @@ pub mod probe;
 pub mod qemu;
 pub mod qmp;
 
+mod footprint;
+mod roots;
+
 pub use engine::{
     Accelerator, Channels, ConsoleSink, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, Network,
     PlanError, TapNetwork, UserNetwork,
 };
 pub use firecracker::Firecracker;
+pub use footprint::{TASKS_MAX, memory_max};
 pub use qemu::Qemu;
 pub use qmp::{Qmp, QmpError, VmmEvent};

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::engine::Accelerator;
 use crate::qemu::{Qemu, Version};
+use crate::roots::changed_by_others;
 
 /// The oldest QEMU that is supported.
 pub const MIN_VERSION: Version = Version {
@@ -19,6 +20,15 @@ pub const MIN_VERSION: Version = Version {
 /// Where a QEMU may be besides PATH; Red Hat's derivatives keep theirs out of PATH.
 const PLACES: [&str; 2] = ["/usr/bin/qemu-system-x86_64", "/usr/libexec/qemu-kvm"];
 const PROGRAM: &str = "qemu-system-x86_64";
+/// Where system mode looks for QEMU, in this order: as administrators and packages install it.
+/// PATH is of no account, the program runs as another user.
+pub const SYSTEM_PLACES: [&str; 5] = [
+    "/usr/local/lib/banger/qemu-system-x86_64",
+    "/usr/lib/banger/qemu-system-x86_64",
+    "/usr/local/bin/qemu-system-x86_64",
+    "/usr/bin/qemu-system-x86_64",
+    "/usr/libexec/qemu-kvm",
+];
 /// How long QEMU may take to print its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
@@ -33,6 +43,8 @@ pub enum ProbeError {
     TooOld { binary: PathBuf, found: Version },
     #[error("{0:?} did not say which version of QEMU it is")]
     NoVersion(PathBuf),
+    #[error("{path:?} could be changed by others than root, so {binary:?} is not used")]
+    NotRoots { binary: PathBuf, path: PathBuf },
     #[error("Cannot run {binary:?}")]
     Run {
         binary: PathBuf,
@@ -64,6 +76,39 @@ pub async fn find_qemu() -> Result<Qemu, ProbeError> {
         }
     }
     Err(ProbeError::Missing)
+}
+
+/// Finds the QEMU of system mode, which only root can change. The first one in
+/// [`SYSTEM_PLACES`] counts: a bad one there is an error, not skipped.
+///
+/// # Errors
+/// When there is none, or others can change it.
+pub fn system_qemu() -> Result<PathBuf, ProbeError> {
+    let binary = SYSTEM_PLACES
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists());
+    let binary = binary.ok_or(ProbeError::Missing)?;
+    match changed_by_others(&binary) {
+        Ok(None) => Ok(binary),
+        Ok(Some(path)) => Err(ProbeError::NotRoots { binary, path }),
+        Err(source) => Err(ProbeError::Run { binary, source }),
+    }
+}
+
+/// What a binary is that has answered `--version` by this text.
+///
+/// # Errors
+/// When that is no version, or too old a one.
+pub fn judge(binary: PathBuf, text: &str) -> Result<Qemu, ProbeError> {
+    let Some(version) = parse_version(text) else {
+        return Err(ProbeError::NoVersion(binary));
+    };
+    if version < MIN_VERSION {
+        let found = version;
+        return Err(ProbeError::TooOld { binary, found });
+    }
+    Ok(Qemu { binary, version })
 }
 
 /// Decides what runs the guest's instructions.
@@ -105,15 +150,7 @@ async fn examine(binary: PathBuf) -> Result<Qemu, ProbeError> {
         Ok(Err(source)) => return Err(ProbeError::Run { binary, source }),
         Err(_) => return Err(ProbeError::NoVersion(binary)),
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let Some(version) = parse_version(&text) else {
-        return Err(ProbeError::NoVersion(binary));
-    };
-    if version < MIN_VERSION {
-        let found = version;
-        return Err(ProbeError::TooOld { binary, found });
-    }
-    Ok(Qemu { binary, version })
+    judge(binary, &String::from_utf8_lossy(&output.stdout))
 }
 
 /// From `QEMU emulator version 7.2.22 (Debian …)`.

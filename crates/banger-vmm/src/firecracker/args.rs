@@ -58,7 +58,7 @@ pub(super) fn plan(firecracker: &Firecracker, spec: MachineSpec) -> Result<Launc
 }
 
 /// The guest kernel's command line; only what makes a measured difference, or is needed.
-pub(super) fn default_cmdline() -> String {
+pub fn default_cmdline() -> String {
     [
         "console=ttyS0",
         // Every byte of the serial port is an exit to the VMM.
@@ -128,11 +128,10 @@ fn instance_id(spec: &MachineSpec) -> String {
 
 /// The limit of file sizes: Firecracker writes the disk and the console.
 fn largest_file(spec: &MachineSpec) -> Result<u64, PlanError> {
-    let stat = rustix::fs::fstat(&spec.root_disk).map_err(|e| PlanError::Descriptor {
-        what: "root disk",
-        source: e.into(),
-    })?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0).max(FILE_BYTES))
+    let what = "root disk";
+    let known = banger_sys::file::known(&spec.root_disk);
+    let known = known.map_err(|source| PlanError::Descriptor { what, source })?;
+    Ok(known.stx_size.max(FILE_BYTES))
 }
 
 fn confinement(firecracker: &Firecracker) -> Confinement {

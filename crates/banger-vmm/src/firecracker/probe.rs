@@ -1,7 +1,6 @@
 //! Which Firecracker is there, and whether it may be used.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::process::Command;
 
 use super::Firecracker;
 use crate::qemu::Version;
+use crate::roots::changed_by_others;
 
 /// Where `banger engine install firecracker` puts it.
 pub const INSTALL_PLACE: &str = "/usr/local/lib/banger/firecracker";
@@ -55,17 +55,24 @@ const fn version(major: u32, minor: u32, micro: u32) -> Version {
     Version { major, minor, micro }
 }
 
-/// Finds a Firecracker that only root can change and that may be used. The first one in
-/// [`PLACES`] counts: a bad one there is an error, not skipped, as whoever put it there wants to
-/// know.
+/// Finds a Firecracker that only root can change and that may be used.
 ///
 /// # Errors
 /// When there is none, or the one that is there must not be used.
 pub async fn installed() -> Result<Firecracker, FirecrackerError> {
+    examine(&place()?).await
+}
+
+/// Where a Firecracker is that only root can change. The first one in [`PLACES`] counts: a bad
+/// one there is an error, not skipped, as whoever put it there wants to know.
+///
+/// # Errors
+/// When there is none, or others can change it.
+pub fn place() -> Result<PathBuf, FirecrackerError> {
     let found = PLACES.iter().map(Path::new).find(|path| path.exists());
     let binary = found.ok_or(FirecrackerError::Missing)?;
     roots_alone(binary)?;
-    examine(binary).await
+    Ok(binary.to_owned())
 }
 
 /// Asks a binary for its version, and checks it.
@@ -88,13 +95,18 @@ pub async fn examine(binary: &Path) -> Result<Firecracker, FirecrackerError> {
         }
         Err(_) => return Err(no_version()),
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = parse_version(&text).ok_or_else(no_version)?;
-    check_version(binary, version)?;
-    Ok(Firecracker {
-        binary: binary.to_owned(),
-        version,
-    })
+    judge(binary, &String::from_utf8_lossy(&output.stdout))
+}
+
+/// What a binary is that has answered `--version` by this text.
+///
+/// # Errors
+/// When that is no version, or one that must not be used.
+pub fn judge(binary: &Path, text: &str) -> Result<Firecracker, FirecrackerError> {
+    let binary = binary.to_owned();
+    let version = parse_version(text).ok_or_else(|| FirecrackerError::NoVersion(binary.clone()))?;
+    check_version(&binary, version)?;
+    Ok(Firecracker { binary, version })
 }
 
 /// Whether this version may be used; `binary` is for the text.
@@ -114,21 +126,12 @@ pub fn check_version(binary: &Path, found: Version) -> Result<(), FirecrackerErr
 
 /// That nobody but root can change the file or put another in its place.
 fn roots_alone(binary: &Path) -> Result<(), FirecrackerError> {
-    // A link counts by where it leads.
-    let real = binary.canonicalize().map_err(|source| FirecrackerError::Run {
-        binary: binary.to_owned(),
-        source,
-    })?;
-    for path in [real.as_path(), binary].into_iter().flat_map(Path::ancestors) {
-        let roots = path
-            .symlink_metadata()
-            .is_ok_and(|meta| meta.uid() == 0 && (meta.is_symlink() || meta.mode() & 0o022 == 0));
-        if !roots {
-            let (binary, path) = (binary.to_owned(), path.to_owned());
-            return Err(FirecrackerError::NotRoots { binary, path });
-        }
+    let binary = binary.to_owned();
+    match changed_by_others(&binary) {
+        Ok(None) => Ok(()),
+        Ok(Some(path)) => Err(FirecrackerError::NotRoots { binary, path }),
+        Err(source) => Err(FirecrackerError::Run { binary, source }),
     }
-    Ok(())
 }
 
 /// From `Firecracker v1.14.4` in the first line.

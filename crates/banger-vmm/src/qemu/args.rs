@@ -228,11 +228,10 @@ fn network(network: &Network, list: &mut Arguments) {
 
 /// The limit of file sizes: QEMU writes the disk and the console.
 fn largest_file(spec: &MachineSpec) -> Result<u64, PlanError> {
-    let stat = rustix::fs::fstat(&spec.root_disk).map_err(|e| PlanError::Descriptor {
-        what: "root disk",
-        source: e.into(),
-    })?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0).max(FILE_BYTES))
+    let what = "root disk";
+    let known = banger_sys::file::known(&spec.root_disk);
+    let known = known.map_err(|source| PlanError::Descriptor { what, source })?;
+    Ok(known.stx_size.max(FILE_BYTES))
 }
 
 fn confinement(qemu: &Qemu, spec: &MachineSpec) -> Confinement {
