@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult};
+use banger_model::Event;
 use banger_net::NetError;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -245,6 +246,8 @@ impl NameRoutes {
             // What was set for a link goes with the link.
             if let (Ok(link), false) = (link, table.told == Told::Nothing) {
                 self.0.resolver.revert(link).await?;
+                let text = "Names of VMs are not known to this host any more";
+                journal::tell(Event::NamesWithdrawn, Priority::Info, text, &[]);
             }
             table.told = Told::Nothing;
             return Ok(());
@@ -257,7 +260,8 @@ impl NameRoutes {
             self.0.resolver.route(link, port).await?;
             table.told = wanted;
             let text = format!("Names of VMs are those of uid {uid}, asked at port {port}");
-            journal::say(Priority::Info, &text, &[]);
+            let uid = uid.to_string();
+            journal::tell(Event::NamesRouted, Priority::Info, &text, &[("BANGER_UID", &uid)]);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod notify;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use banger_model::Event;
 use banger_net::{Changed, NetError, Network, Step, Undone, Watch, Woken};
 use banger_sys::guest::SignalFd;
 use rustix::process::Signal;
@@ -81,19 +82,19 @@ fn make() -> Result<(Network, Watch, SignalFd), KeepError> {
     let mut network = Network::open()?;
     network.on_every_thread(|| confine::confine().map_err(NetError::Confine))?;
     let watch = Watch::new(&network)?;
-    tell(&network.ensure()?);
+    tell(Event::NetworkMade, &network.ensure()?);
     Ok((network, watch, signals))
 }
 
 fn keep(network: &mut Network, watch: &mut Watch, mut signals: SignalFd) -> Result<(), KeepError> {
     loop {
         match watch.wait(signals.as_fd())? {
-            Woken::Changed(changed) => tell(&network.mend(changed)?),
+            Woken::Changed(changed) => tell(Event::NetworkRepaired, &network.mend(changed)?),
             Woken::Lost => return Err(KeepError::Lost),
             Woken::Other => match signals.take().map_err(KeepError::Signals)? {
                 Some(signal) if signal == Signal::HUP.as_raw() => {
                     notify::reloading();
-                    tell(&network.mend(Changed::EVERYTHING)?);
+                    tell(Event::NetworkRepaired, &network.mend(Changed::EVERYTHING)?);
                     notify::send("READY=1");
                 }
                 Some(_) => {
@@ -106,11 +107,11 @@ fn keep(network: &mut Network, watch: &mut Watch, mut signals: SignalFd) -> Resu
     }
 }
 
-fn tell(changed: &[Step]) {
+fn tell(event: Event, changed: &[Step]) {
     if !changed.is_empty() {
         let steps: Vec<_> = changed.iter().map(|step| step.name()).collect();
         let text = format!("Made as it should be: {}", steps.join(", "));
-        journal::say(Priority::Info, &text, &[]);
+        journal::tell(event, Priority::Info, &text, &[]);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult, SlotGrant};
-use banger_model::GuestBridge;
+use banger_model::{Event, GuestBridge};
 
 use super::{Details, Op, unknown};
 use crate::context::Call;
-use crate::net;
+use crate::{journal, net};
 
 /// A slot with its tap, on a network.
 pub struct AcquireSlot {
@@ -32,7 +32,12 @@ impl Op for AcquireSlot {
         let slot = call.context.slots.acquire(call.uid, bridge).await?;
         let grant = SlotGrant::new(slot.slot, slot.handle);
         match net::ensure_tap(&call.context.net, slot.slot, bridge).await {
-            Ok(()) => Ok(grant),
+            Ok(()) => {
+                let text = format!("Slot {} is uid {}'s now", slot.slot, call.uid);
+                let uid = call.uid.to_string();
+                journal::tell_of(slot.slot, Event::SlotAcquired, &text, &[("BANGER_UID", &uid)]);
+                Ok(grant)
+            }
             Err(error) => {
                 // Half a tap is no use to the slot's next owner.
                 let _ = net::remove_tap(&call.context.net, slot.slot).await;

@@ -2,11 +2,12 @@
 
 use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult, WireHandle};
+use banger_model::Event;
 
 use super::{Details, Op, slot_details};
 use crate::context::Call;
 use crate::journal::chain;
-use crate::net;
+use crate::{journal, net};
 
 /// Its VMM and its tap go first; when one of them stays, so does the slot.
 pub struct ReleaseSlot {
@@ -26,6 +27,10 @@ impl Op for ReleaseSlot {
         let ended = call.context.systemd.end(slot.slot).await;
         ended.map_err(|error| HelperError::new(ErrorKind::Failed, chain(&error)))?;
         net::remove_tap(&call.context.net, slot.slot).await?;
-        Ok(slot.release().await?)
+        let number = slot.slot;
+        slot.release().await?;
+        let (uid, text) = (call.uid.to_string(), format!("Slot {number} is nobody's now"));
+        journal::tell_of(number, Event::SlotReleased, &text, &[("BANGER_UID", &uid)]);
+        Ok(())
     }
 }

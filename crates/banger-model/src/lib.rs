@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod dirs;
+pub mod event;
 pub mod guest;
 pub mod id;
 pub mod image;
@@ -17,6 +18,7 @@ pub mod state;
 
 pub use config::Config;
 pub use dirs::Dirs;
+pub use event::Event;
 pub use id::VmId;
 pub use image::{ImageConfig, Process};
 pub use name::{ImageName, KernelName, VmName};
