@@ -7,6 +7,7 @@ pub mod authorize;
 mod confine;
 pub mod context;
 mod departures;
+pub mod fail_point;
 mod idle;
 pub mod journal;
 pub mod launch;

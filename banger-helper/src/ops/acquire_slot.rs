@@ -6,6 +6,8 @@ use banger_model::{Event, GuestBridge};
 
 use super::{Details, Op, unknown};
 use crate::context::Call;
+use crate::fail_point::fail_point;
+use crate::slots::SlotEntry;
 use crate::{journal, net};
 
 /// A slot with its tap, on a network.
@@ -29,21 +31,25 @@ impl Op for AcquireSlot {
             let text = format!("No such network: {} (0 public, 1 closed)", self.network);
             HelperError::new(ErrorKind::InvalidArgument, text)
         })?;
+        fail_point!("acquire.begin");
         let slot = call.context.slots.acquire(call.uid, bridge).await?;
         let grant = SlotGrant::new(slot.slot, slot.handle);
-        match net::ensure_tap(&call.context.net, slot.slot, bridge).await {
-            Ok(()) => {
-                let text = format!("Slot {} is uid {}'s now", slot.slot, call.uid);
-                let uid = call.uid.to_string();
-                journal::tell_of(slot.slot, Event::SlotAcquired, &text, &[("BANGER_UID", &uid)]);
-                Ok(grant)
-            }
-            Err(error) => {
-                // Half a tap is no use to the slot's next owner.
-                let _ = net::remove_tap(&call.context.net, slot.slot).await;
-                slot.release().await?;
-                Err(error.into())
-            }
+        if let Err(error) = furnish(call, &slot).await {
+            // Half a tap is no use to the slot's next owner.
+            let _ = net::remove_tap(&call.context.net, slot.slot).await;
+            slot.release().await?;
+            return Err(error);
         }
+        let text = format!("Slot {} is uid {}'s now", slot.slot, call.uid);
+        let uid = call.uid.to_string();
+        journal::tell_of(slot.slot, Event::SlotAcquired, &text, &[("BANGER_UID", &uid)]);
+        Ok(grant)
     }
+}
+
+async fn furnish(call: &Call, slot: &SlotEntry) -> HelperResult<()> {
+    fail_point!("acquire.written");
+    net::ensure_tap(&call.context.net, slot.slot, slot.bridge).await?;
+    fail_point!("acquire.tap");
+    Ok(())
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a test says why it is skipped")]
 
 mod authorization;
+mod crash;
 mod files;
 mod generated;
 mod program;

@@ -1,8 +1,9 @@
 //! The program itself, as the system's bus starts it.
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use banger_bus::helper::{HELPER_PATH, HELPER_SERVICE, LogReadOptions, WireHandle};
 use banger_model::Slot;
@@ -15,38 +16,51 @@ use crate::support::{ALICE, Answer, BOB, Bus, FakeSystemd, Polkit, can_run, prox
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-helper");
 
 /// The program, with its neighbours on a bus.
-struct Running {
+pub(crate) struct Running {
     program: Child,
-    state: PathBuf,
-    polkit: Polkit,
-    bus: Bus,
+    /// Keeps the network namespace, with one bridge, while programs come and go.
+    holder: Child,
+    pub(crate) state: PathBuf,
+    pub(crate) polkit: Polkit,
+    pub(crate) bus: Bus,
 }
 
 impl Running {
     async fn start(idle_seconds: u32) -> Self {
-        Self::start_as(Command::new(PROGRAM), idle_seconds).await
-    }
-
-    async fn start_as(mut command: Command, idle_seconds: u32) -> Self {
         let bus = Bus::start();
         let polkit = Polkit::start(&bus).await;
         FakeSystemd::start(&bus).await;
+        let holder = hold_network();
         let state = bus.directory.path().join("state");
-        let program = command
-            .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
-            .env("STATE_DIRECTORY", &state)
-            .env("RUNTIME_DIRECTORY", bus.directory.path().join("run"))
-            .env("BANGER_IDLE_SECONDS", idle_seconds.to_string())
-            .spawn()
-            .unwrap();
-        let watcher = bus.connect(0).await;
-        wait_for_owner(&watcher, HELPER_SERVICE, true).await;
+        let program = start(
+            &bus,
+            &holder,
+            &[("BANGER_IDLE_SECONDS", &idle_seconds.to_string())],
+        )
+        .await;
         Self {
             program,
+            holder,
             state,
             polkit,
             bus,
         }
+    }
+
+    /// With the failures that a test wants.
+    pub(crate) async fn start_failing(at: &str) -> Self {
+        let mut running = Self::start(60).await;
+        running.restart(at).await;
+        running
+    }
+
+    /// Kills the program, unless it is dead already, and starts it again.
+    pub(crate) async fn restart(&mut self, failing_at: &str) {
+        let _ = self.program.kill();
+        self.program.wait().unwrap();
+        let watcher = self.bus.connect(0).await;
+        wait_for_owner(&watcher, HELPER_SERVICE, false).await;
+        self.program = start(&self.bus, &self.holder, &[("BANGER_FAIL_POINT", failing_at)]).await;
     }
 
     fn status(&self, field: &str) -> String {
@@ -62,9 +76,9 @@ impl Running {
     }
 
     /// Of its network namespace, one line each.
-    fn interfaces(&self) -> Vec<String> {
+    pub(crate) fn interfaces(&self) -> Vec<String> {
         let output = Command::new("nsenter")
-            .args(["--net", "--target", &self.program.id().to_string()])
+            .args(["--net", "--target", &self.holder.id().to_string()])
             .args(["ip", "-details", "-oneline", "link"])
             .output()
             .unwrap();
@@ -87,9 +101,41 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.program.kill();
-        let _ = self.program.wait();
+        for child in [&mut self.program, &mut self.holder] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
+}
+
+/// A process in a network namespace of its own, in which the public bridge is.
+fn hold_network() -> Child {
+    let script = "ip link add public type bridge && ip link set public up && echo && exec cat";
+    let mut holder = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0];
+    holder.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    holder
+}
+
+async fn start(bus: &Bus, holder: &Child, environment: &[(&str, &str)]) -> Child {
+    let directory = bus.directory.path();
+    // It becomes the program, so that its pid is the program's.
+    let program = Command::new("nsenter")
+        .args(["--net", "--target", &holder.id().to_string(), PROGRAM])
+        .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
+        .env("STATE_DIRECTORY", directory.join("state"))
+        .env("RUNTIME_DIRECTORY", directory.join("run"))
+        .envs(environment.iter().copied())
+        .spawn()
+        .unwrap();
+    let watcher = bus.connect(0).await;
+    wait_for_owner(&watcher, HELPER_SERVICE, true).await;
+    program
 }
 
 #[tokio::test]
@@ -124,11 +170,7 @@ async fn it_makes_taps_and_takes_them_back() {
     if !can_run() {
         return;
     }
-    // Becomes the program, so that its pid is the program's.
-    let script = "ip link add public type bridge && ip link set public up && exec \"$0\"";
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", script, PROGRAM]);
-    let running = Running::start_as(command, 60).await;
+    let running = Running::start(60).await;
     let alice = proxy(&running.bus.connect(ALICE).await).await;
     let grant = alice.acquire_slot(0).await.unwrap();
     let slot = Slot::new(grant.slot).unwrap();
