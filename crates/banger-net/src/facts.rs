@@ -27,7 +27,7 @@ const DEFAULT_PREFIX_MAX: u8 = 1;
 pub(crate) struct Facts {
     /// The networks that the host is in, its own addresses included.
     pub(crate) networks: BTreeSet<(Ipv4Addr, u8)>,
-    /// The interfaces through which it reaches the Internet, with their indexes.
+    /// The interfaces through which it reaches the Internet and the name server, with their indexes.
     pub(crate) uplinks: BTreeMap<String, u32>,
     pub(crate) resolver: Option<Resolver>,
 }
@@ -63,7 +63,7 @@ impl Facts {
             }
         }
         networks.retain(|(network, _)| !contains(WHOLE_NETWORK, *network));
-        let uplinks = routes
+        let mut uplinks: BTreeMap<_, _> = routes
             .iter()
             .filter(|route| route.prefix <= DEFAULT_PREFIX_MAX)
             .filter_map(|route| match route.target {
@@ -79,6 +79,14 @@ impl Facts {
                 address,
                 nearby: networks.iter().any(|network| contains(*network, address)),
             });
+        if let Some(Resolver { address, .. }) = resolver {
+            // Its answers come in there, wherever the Internet is.
+            let index = netlink
+                .way_to(address)
+                .map_err(NetError::kernel("look for the way to the name server"))?;
+            let link = index.filter(|index| foreign(*index)).and_then(link);
+            uplinks.extend(link.map(|link| (link.name.clone(), link.index)));
+        }
         Ok(Self {
             networks,
             uplinks,

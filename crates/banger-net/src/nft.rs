@@ -159,6 +159,9 @@ fn settled(mut object: Value) -> Value {
         if let Some(elements) = body.get_mut("elem").and_then(Value::as_array_mut) {
             elements.retain(|element| element.get("elem").is_none());
             elements.sort_by_cached_key(Value::to_string);
+            if elements.is_empty() {
+                body.remove("elem");
+            }
         }
     }
     object
@@ -188,7 +191,7 @@ mod tests {
         assert_eq!(set(json!(["a", "b"])), set(json!(["b", "a"])));
         assert_ne!(set(json!(["a", "b"])), set(json!(["a"])));
         let counted = json!([{"elem": {"val": "10.119.0.17", "ct count": {"val": 9}}}]);
-        assert_eq!(set(counted), set(json!([])));
+        assert_eq!(set(counted), settled(json!({"set": {"name": "x"}})));
         assert_eq!(settled(json!({"metainfo": {"version": "1"}})), Value::Null);
     }
 }

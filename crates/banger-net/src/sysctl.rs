@@ -15,6 +15,9 @@ pub(crate) type Setting = (&'static str, &'static str);
 pub(crate) const GUESTS: &[Setting] = &[
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv4/icmp_echo_ignore_broadcasts", "1"),
+    // A guest is told every 20 ms, not only once a second, that it may not go somewhere. The kernel
+    // keeps ticks: this is a whole number of them at every common rate.
+    ("net/ipv4/icmp_ratelimit", "20"),
     ("net/ipv4/conf/all/rp_filter", "1"),
     ("net/ipv4/conf/default/rp_filter", "1"),
     // Each bridge answers for its own address alone.

@@ -100,6 +100,30 @@ impl Netlink {
         Ok(answer.iter().flat_map(Route::from_message).collect())
     }
 
+    /// The interface through which an address is reached.
+    pub(crate) fn way_to(&mut self, address: Ipv4Addr) -> io::Result<Option<u32>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        let destination = RouteAttribute::Destination(RouteAddress::Inet(address));
+        message.attributes.push(destination);
+        let answer = match self.get(RouteNetlinkMessage::GetRoute(message)) {
+            Err(e)
+                if NO_WAY
+                    .iter()
+                    .any(|errno| e.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                None
+            }
+            other => other?,
+        };
+        let routes = answer.iter().flat_map(Route::from_message);
+        Ok(routes.into_iter().find_map(|route| match route.target {
+            RouteTarget::Via { index, .. } => Some(index),
+            _ => None,
+        }))
+    }
+
     /// Makes a route of banger's in the main table, in place of one to the same network.
     pub(crate) fn set_route(&mut self, route: &Route) -> io::Result<()> {
         self.change(
@@ -175,6 +199,9 @@ impl Netlink {
         )
     }
 }
+
+/// What the kernel says of an address without a route, or with one that leads nowhere.
+const NO_WAY: [Errno; 4] = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL];
 
 fn tolerate(result: io::Result<()>, harmless: Errno) -> io::Result<()> {
     match result {
