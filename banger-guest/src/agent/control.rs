@@ -76,6 +76,19 @@ impl Channel {
         Ok(())
     }
 
+    /// Tells the host, as far as it listens, that the agent ends.
+    pub(super) fn say_ending(&mut self) {
+        let ending = line(&GuestMessage::Ending);
+        let links = match &mut self.state {
+            State::Port(link) => std::slice::from_mut(link),
+            State::Vsock(vsock) => &mut vsock.links,
+            State::Awaited(_) | State::Absent => &mut [],
+        };
+        for link in links {
+            link.say(&ending);
+        }
+    }
+
     /// Does what an event calls for.
     pub(super) fn handle(&mut self, events: &OwnedFd, data: EventData) {
         match &mut self.state {

@@ -67,6 +67,7 @@ pub(super) fn run(identity: &Identity, listening: impl FnOnce()) -> io::Result<N
                 }
                 SIGNALS => {
                     if stops(&mut signals, &mut connections)? {
+                        control.say_ending();
                         return Ok(Next::Stop);
                     }
                 }

@@ -18,6 +18,8 @@ use super::error;
 
 /// Where the kernel shows the list, in the form of linux/posix_acl_xattr.h.
 const ATTRIBUTE: &str = "system.posix_acl_access";
+/// The list that what is made in a directory begins with.
+const DEFAULT_ATTRIBUTE: &str = "system.posix_acl_default";
 const VERSION: u32 = 2;
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
@@ -56,6 +58,27 @@ pub(crate) fn grant(file: &File, slot: Slot, right: Right) -> io::Result<()> {
         list.set(file)?;
     }
     Ok(())
+}
+
+/// Lets a slot's VMM make sockets in a directory of the owner's, and connect to the owner's there.
+/// What either makes begins with the directory's default list, by which the other may connect,
+/// as far as the mode of the socket, and so the umask of who makes it, leaves the group's rights.
+///
+/// # Errors
+/// When the directory is somebody else's, or lies where there are no such lists.
+pub(crate) fn share_directory(directory: &File, slot: Slot) -> io::Result<()> {
+    let mut own = List::of_mode(0o700);
+    own.allow(slot.uid(), 7);
+    let mut default = List::of_mode(0o600);
+    default.allow(directory.metadata()?.uid(), 6);
+    default.allow(slot.uid(), 6);
+    fsetxattr(
+        directory,
+        DEFAULT_ATTRIBUTE,
+        &default.bytes(),
+        XattrFlags::empty(),
+    )?;
+    own.set(directory)
 }
 
 /// Takes the rights of all slots back for which `keep` is false, and says of how many. A file
@@ -397,6 +420,31 @@ mod tests {
             1,
             "others stay"
         );
+    }
+
+    #[test]
+    fn a_socket_in_a_shared_directory_is_both_sides() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = File::open(home.path()).unwrap();
+        share_directory(&directory, slot(5)).unwrap();
+        assert_eq!(mode(home.path()), 0o770, "the mask");
+        let path = home.path().join("api.sock");
+        std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).unwrap();
+        let list = List::of(&File::open(home.path()).unwrap()).unwrap();
+        let entry = list.0.iter().find(|entry| entry.id == slot(5).uid()).unwrap();
+        assert_eq!((entry.rights, list.effective(entry)), (7, 7));
+        // Nobody else has any right to it.
+        let mut bytes = [0; 256];
+        let length = rustix::fs::getxattr(&path, ATTRIBUTE, &mut bytes[..]).unwrap();
+        let list = List::parse(&bytes[..length]).unwrap();
+        let owner = home.path().metadata().unwrap().uid();
+        for uid in [owner, slot(5).uid()] {
+            let entry = list.0.iter().find(|entry| entry.id == uid).unwrap();
+            assert_eq!(list.effective(entry), 6, "{list:?}");
+        }
+        assert_eq!(list.find(OTHER).unwrap().rights, 0);
+        assert_eq!(list.find(GROUP_OBJ).unwrap().rights, 0);
     }
 
     #[test]

@@ -9,6 +9,25 @@ pub(super) struct Traces {
     /// The reason of the last SHUTDOWN event.
     pub shutdown: Option<String>,
     pub panicked: bool,
+    /// The guest's agent said last that it ends.
+    pub ending: bool,
+}
+
+impl Traces {
+    /// What Firecracker, which tells nothing, leaves behind: it ends well when the guest resets the
+    /// machine, also after a panic. How it ended, whose parent is the helper, nobody tells; then
+    /// the guest's last words say it. `console` is the end of what its console said.
+    pub(super) fn of_firecracker(&mut self, exit: Exit, console: &str) {
+        let well = match exit {
+            Exit::Code(code) => code == 0,
+            Exit::Signal(_) => false,
+            Exit::Unknown => true,
+        };
+        self.panicked = well && console.contains("Kernel panic - not syncing");
+        if well && (exit != Exit::Unknown || self.ending) {
+            self.shutdown = Some("guest-shutdown".to_owned());
+        }
+    }
 }
 
 /// The reason of an end that the daemon did not ask for, and a sentence about it. `stderr` is
@@ -87,7 +106,7 @@ mod tests {
     fn the_table() {
         let shut = |reason: &str| Traces {
             shutdown: Some(reason.to_owned()),
-            panicked: false,
+            ..Traces::default()
         };
         let panicked = Traces {
             panicked: true,
@@ -107,6 +126,29 @@ mod tests {
         ] {
             assert_eq!(why(exit, &traces, "").0, reason, "{exit:?} {traces:?}");
         }
+    }
+
+    #[test]
+    fn firecracker_ends_well_when_its_guest_ends() {
+        let ended = |exit, console: &str, ending| {
+            let mut traces = Traces {
+                ending,
+                ..Traces::default()
+            };
+            traces.of_firecracker(exit, console);
+            why(exit, &traces, "").0
+        };
+        let reason = |exit, console| ended(exit, console, false);
+        assert_eq!(reason(Exit::Code(0), "bye\n"), StopReason::GuestPoweroff);
+        let panic = "[    1.0] Kernel panic - not syncing: No working init found.\n";
+        assert_eq!(reason(Exit::Code(0), panic), StopReason::GuestPanic);
+        assert_eq!(reason(Exit::Code(148), ""), StopReason::VmmFailed);
+        assert_eq!(reason(Exit::Signal(9), panic), StopReason::VmmKilled);
+        // Under the helper.
+        assert_eq!(reason(Exit::Unknown, ""), StopReason::Vanished);
+        assert_eq!(reason(Exit::Unknown, panic), StopReason::GuestPanic);
+        assert_eq!(ended(Exit::Unknown, "", true), StopReason::GuestPoweroff);
+        assert_eq!(ended(Exit::Signal(9), "", true), StopReason::VmmKilled);
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Run<'_> {
     /// Starts the VMM and has it watched.
     pub(super) async fn launch(&self) -> Result<(), Error> {
         let record = self.vm.record();
-        let chosen = self.vm.core().engines().choose(record.spec.engine).await?;
+        let chosen = self.site(&record).chosen().await?;
         let parts = self.parts.take();
         let machine = match record.slot {
             None => self.launch_here(&record, &chosen, parts).await?,
@@ -284,6 +284,7 @@ async fn files(
     ];
     files.extend(parts.control.map(|fd| (FileRole::Control, fd)));
     files.extend(parts.monitor.map(|fd| (FileRole::Monitor, fd)));
+    files.extend(parts.directory.map(|fd| (FileRole::Directory, fd)));
     Ok(files)
 }
 

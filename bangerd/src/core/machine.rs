@@ -7,19 +7,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use banger_bus::{Error, ErrorKind};
-use banger_model::guest::{AGENT_PORT, GuestMessage, HostMessage};
+use banger_model::guest::{GuestMessage, HostMessage};
 use banger_model::{SlotHandle, StopReason, VmState};
 use banger_store::HeldSlot;
 use banger_sys::pidfd::{Exit, Pidfd};
-use banger_vmm::{Qmp, QmpError, VmmEvent};
+use banger_vmm::VmmEvent;
 use futures_util::{FutureExt, StreamExt};
 use rustix::process::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::capability::watch_console;
-use super::control::{self, Ear, Mouth};
+use super::control::{Ear, Line, Mouth};
 use super::ended::{self, Traces};
 use super::error::chain;
+use super::monitor::{Monitor, is_firecracker};
 use super::progress::JobContext;
 use super::vm::{Vm, now_us};
 use crate::helper::{Failure, Helper};
@@ -37,9 +38,11 @@ const MAX_TEXT: usize = 512;
 pub(super) struct Machine {
     process: Pidfd,
     killer: Killer,
-    qmp: OnceLock<Qmp>,
+    monitor: OnceLock<Monitor>,
     mouth: tokio::sync::Mutex<Option<Mouth>>,
     phase: watch::Sender<Phase>,
+    /// A halted guest hears nobody who wants to connect.
+    resumed: Notify,
     /// Why it ends, once the daemon has decided that it does.
     ending: Mutex<Option<(StopReason, String)>>,
 }
@@ -83,9 +86,10 @@ impl Machine {
         Arc::new(Self {
             process,
             killer,
-            qmp: OnceLock::new(),
+            monitor: OnceLock::new(),
             mouth: tokio::sync::Mutex::new(None),
             phase: watch::Sender::new(Phase::Booting),
+            resumed: Notify::new(),
             ending: Mutex::new(None),
         })
     }
@@ -125,8 +129,8 @@ impl Machine {
             },
         };
         tracing::warn!(%failure, "The helper does not end a VMM: its monitor is asked");
-        if let Some(qmp) = self.qmp.get()
-            && qmp.quit().await.is_ok()
+        if let Some(monitor) = self.monitor.get()
+            && monitor.quit().await
         {
             return Ok(());
         }
@@ -157,15 +161,15 @@ impl Machine {
 
     /// Asks the guest to shut down: its agent, else its power button. False when neither hears.
     pub(super) async fn ask_to_shut_down(&self) -> bool {
-        if let Some(qmp) = self.qmp.get() {
+        if let Some(monitor) = self.monitor.get() {
             // A halted machine hears nothing; one that runs does not mind.
-            let _ = qmp.cont().await;
+            let _ = monitor.resume().await;
         }
         if self.tell(HostMessage::Poweroff).await {
             return true;
         }
-        match self.qmp.get() {
-            Some(qmp) => qmp.system_powerdown().await.is_ok(),
+        match self.monitor.get() {
+            Some(monitor) => monitor.press_power_button().await.is_ok(),
             None => false,
         }
     }
@@ -183,10 +187,16 @@ impl Machine {
     /// # Errors
     /// When the monitor does not answer.
     pub(super) async fn halt(&self, halt: bool) -> Result<(), Error> {
-        let refused = |e: &QmpError| Error::new(ErrorKind::EngineFailed, chain(e));
-        let qmp = self.qmp.get().ok_or_else(|| refused(&QmpError::Closed))?;
-        let done = if halt { qmp.stop().await } else { qmp.cont().await };
-        done.map_err(|e| refused(&e))
+        let not_yet = || Error::new(ErrorKind::EngineFailed, "The VMM's monitor is not reached");
+        let monitor = self.monitor.get().ok_or_else(not_yet)?;
+        let done = match halt {
+            true => monitor.pause().await,
+            false => monitor.resume().await,
+        };
+        if !halt {
+            self.resumed.notify_waiters();
+        }
+        done.map_err(Error::from)
     }
 }
 
@@ -200,9 +210,11 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
     let paths = core.paths(vm.id());
     let mut seen = Seen::default();
     let mut exited = pin!(machine.process.exited());
-    let mut connecting = pin!(connect_monitor(paths.monitor(), vm.record().slot.is_none()).fuse());
-    let control_path = paths.control();
-    let mut hearing = pin!(control::connect(&control_path).fuse());
+    let record = vm.record();
+    // Before the VMM is told to start the guest, which then connects.
+    let line = Line::of(&paths, is_firecracker(&record));
+    let mut hearing = pin!(line.connect().fuse());
+    let mut connecting = pin!(Monitor::connect(&record, &paths).fuse());
     let mut console = pin!(watch_console(&core, vm.id()));
     let mut stop_requests = core.stop_requests(&vm.record()).await;
     let mut events: Option<mpsc::Receiver<VmmEvent>> = None;
@@ -211,10 +223,10 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
         tokio::select! {
             exit = &mut exited => break exit,
             connected = &mut connecting => match connected {
-                Ok((qmp, port, receiver)) => {
-                    let _ = machine.qmp.set(qmp);
-                    events = Some(receiver);
-                    if let Some(port) = port {
+                Ok(connected) => {
+                    let _ = machine.monitor.set(connected.monitor);
+                    events = connected.events;
+                    if let Some(port) = connected.port {
                         vm.change(|record| record.ssh_port = port).noted().await;
                     }
                 }
@@ -235,7 +247,14 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
             },
             message = next(ear.as_mut().map(Ear::next)) => match message {
                 Some(message) => on_message(&vm, &machine, &mut seen, message).await,
-                None => ear = None,
+                None => {
+                    let again = ear.as_ref().is_some_and(|ear| line.connects_again(ear));
+                    ear = None;
+                    *machine.mouth.lock().await = None;
+                    if again {
+                        hearing.set(line.connect().fuse());
+                    }
+                }
             },
             Some(()) = stop_requests.next() => {
                 let vm = vm.clone();
@@ -245,6 +264,7 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
                     }
                 });
             }
+            () = machine.resumed.notified(), if ear.is_none() => hearing.set(line.connect().fuse()),
             () = &mut console => {}
         }
     };
@@ -258,6 +278,10 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
         let _ = tokio::time::timeout(LAST_WORDS, rest).await;
     }
     let exit = exit.unwrap_or(Exit::Unknown);
+    if is_firecracker(&record) {
+        seen.traces
+            .of_firecracker(exit, &super::capability::tail(&paths.console()));
+    }
     let decided = lock(&machine.ending).clone();
     let stderr = super::capability::tail(&paths.vmm_log());
     let (reason, detail) = decided.unwrap_or_else(|| ended::why(exit, &seen.traces, &stderr));
@@ -271,19 +295,6 @@ async fn next<T>(future: Option<impl Future<Output = T>>) -> T {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-/// `forwarded`: whether the guest's agent is reached by a port of the VMM's, which it tells.
-async fn connect_monitor(
-    path: std::path::PathBuf,
-    forwarded: bool,
-) -> Result<(Qmp, Option<u16>, mpsc::Receiver<VmmEvent>), QmpError> {
-    let (qmp, events) = Qmp::connect(&path).await?;
-    let port = match forwarded {
-        true => Some(qmp.forwarded_port(AGENT_PORT).await?),
-        false => None,
-    };
-    Ok((qmp, port, events))
 }
 
 async fn on_event(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, event: &VmmEvent) {
@@ -329,6 +340,7 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
         } => {
             tracing::debug!(vm = %vm.name(), uptime_ms, version = %clean(&version), "The guest is ready");
             let again = boot_id == seen.boot_id;
+            seen.traces.ending = false;
             seen.boot_id = boot_id;
             seen.restarts = 0;
             let init = clean(&init);
@@ -352,6 +364,7 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
                 was
             });
         }
+        GuestMessage::Ending => seen.traces.ending = true,
         GuestMessage::Failed { stage, message } => {
             let text = format!("The guest cannot boot: {}: {}", clean(&stage), clean(&message));
             after_last_words(vm, machine, StopReason::BootFailed, &text);

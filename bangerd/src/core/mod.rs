@@ -17,6 +17,7 @@ pub(crate) mod keys;
 mod launch;
 pub(crate) mod lookup;
 pub(crate) mod machine;
+mod monitor;
 pub(crate) mod names;
 pub(crate) mod plan;
 pub(crate) mod progress;

@@ -126,7 +126,7 @@ impl Core {
     pub(super) fn warm_up(self: &Arc<Self>, wanted: EngineChoice) {
         let core = self.clone();
         // An error comes again where the engine is needed.
-        tokio::spawn(async move { drop(core.engines.choose(wanted).await) });
+        tokio::spawn(async move { drop(core.engines.choose(wanted, core.helper().is_willing()).await) });
     }
 
     pub(crate) fn dirs(&self) -> &Dirs {
@@ -209,7 +209,7 @@ impl Core {
 
     /// A stream into the journal for a VM's console, where its lines land under its own scope.
     pub(super) fn journal_stream(&self, vm: &VmRecord) -> Option<OwnedFd> {
-        if !self.runner.has_scopes() {
+        if vm.slot.is_none() && !self.runner.has_scopes() {
             return None;
         }
         match banger_sys::journal::journal_stream(vm.spec.name.as_str()) {

@@ -101,6 +101,8 @@ pub enum GuestMessage {
         /// Milliseconds of the guest's own clock since its kernel started.
         uptime_ms: u64,
     },
+    /// The agent was told to end, as by a guest that shuts down.
+    Ending,
     /// The guest cannot boot; the text says why and ends on the console too.
     Failed { stage: String, message: String },
 }
@@ -159,6 +161,10 @@ mod tests {
             r#"{"event":"ready","boot_id":"b","version":"0.1.0","init":"/sbin/init","uptime_ms":7}"#
         );
         assert_eq!(GuestMessage::parse(line.as_bytes()), Ok(ready));
+        assert_eq!(
+            GuestMessage::parse(br#"{"event":"ending"}"#),
+            Ok(GuestMessage::Ending)
+        );
         assert_eq!(
             serde_json::to_string(&HostMessage::Poweroff).unwrap(),
             r#"{"request":"poweroff"}"#

@@ -9,6 +9,7 @@ use banger_image::initramfs;
 use banger_model::VmId;
 use banger_model::guest::{AGENT_PORT, GuestSsh, IDENTITY_VERSION, Identity, ROOT_SERIAL};
 use banger_store::VmRecord;
+use banger_vmm::{EngineKind, firecracker};
 
 use super::{Capability, Parts, Site, archives, blocking, network};
 use crate::core::registry::Core;
@@ -23,10 +24,18 @@ impl Capability for Boot {
         let dirs = site.core.dirs().clone();
         let host_key = site.core.paths(site.vm.id).host_key();
         let mut identity = identity(site.vm, site.core.authorized_keys());
+        let root_disk = site.core.paths(site.vm.id).root_disk();
+        let engine = site.chosen().await?.engine;
         let kernel_name = site.vm.kernel.clone();
         let (kernel, initrd) = blocking(move || {
             identity.ssh.host_key =
                 std::fs::read_to_string(&host_key).map_err(|e| error::io("read", &host_key, &e))?;
+            if let EngineKind::Firecracker(_) = engine {
+                let disk = root_disk
+                    .metadata()
+                    .map_err(|e| error::io("examine", &root_disk, &e))?;
+                identity.root_serial = firecracker::disk_serial(&disk);
+            }
             let kernel = sources.kernel(&kernel_name)?;
             let modules = archives::modules(&dirs, &kernel)?;
             let guest = archives::guest(&dirs)?;

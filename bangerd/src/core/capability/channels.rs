@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_trait::async_trait;
 use banger_bus::Error;
@@ -23,11 +23,10 @@ pub(super) struct Channels;
 impl Capability for Channels {
     async fn prepare(&self, site: &Site<'_>, parts: &Parts) -> Result<(), Error> {
         let paths = site.core.paths(site.vm.id);
-        let slot = site.held_slot();
-        match (site.chosen().await?.engine, slot) {
-            (EngineKind::Firecracker(_), Some(slot)) => {
+        match (site.chosen().await?.engine, site.vm.slot) {
+            (EngineKind::Firecracker(_), Some(held)) => {
                 let directory = paths.vmm_sockets();
-                let directory = blocking(move || shared(directory, slot)).await?;
+                let directory = blocking(move || shared(&directory, held.slot)).await?;
                 parts.fill(|parts| parts.directory = Some(directory));
             }
             _ => {
@@ -51,13 +50,13 @@ impl Capability for Channels {
 }
 
 /// An empty directory for the sockets of a slot's VMM, to which its owner can connect.
-fn shared(directory: PathBuf, slot: Slot) -> Result<OwnedFd, Error> {
+fn shared(directory: &Path, slot: Slot) -> Result<OwnedFd, Error> {
     // A left-over of a run that ended with its daemon: its sockets are in the way of new ones.
-    remove_tree(&directory)?;
-    make(&directory)?;
-    let opened = File::open(&directory).map_err(|e| error::io("open", &directory, &e))?;
+    remove_tree(directory)?;
+    make(directory)?;
+    let opened = File::open(directory).map_err(|e| error::io("open", directory, &e))?;
     access::share_directory(&opened, slot)
-        .map_err(|e| error::io("let the VMM make sockets in", &directory, &e))?;
+        .map_err(|e| error::io("let the VMM make sockets in", directory, &e))?;
     Ok(opened.into())
 }
 

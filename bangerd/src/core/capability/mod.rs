@@ -5,6 +5,7 @@ pub(crate) mod archives;
 mod boot;
 mod channels;
 mod console;
+mod console_copy;
 mod directory;
 mod disk;
 pub(crate) mod guest_program;
@@ -22,6 +23,7 @@ use banger_model::VmId;
 use banger_store::VmRecord;
 use banger_vmm::{ConsoleSink, Network as Connection};
 
+use super::engine::Chosen;
 use super::progress::JobContext;
 use super::registry::Core;
 
@@ -52,6 +54,14 @@ pub(crate) struct Site<'a> {
     pub core: &'a Core,
     pub vm: &'a VmRecord,
     pub ctx: &'a JobContext,
+}
+
+impl Site<'_> {
+    /// What will run it, once its network is prepared.
+    pub(crate) async fn chosen(&self) -> Result<Chosen, Error> {
+        let engines = self.core.engines();
+        engines.choose(self.vm.spec.engine, self.vm.slot.is_some()).await
+    }
 }
 
 /// What the parts hand to the VMM; each fills in its own.

@@ -306,11 +306,11 @@ mod tests {
             vcpus: 1,
             memory_mib: 128,
             cmdline: "quiet".into(),
-            tap: TapNetwork {
+            tap: Some(TapNetwork {
                 name: "bt0".into(),
                 queue: None,
                 mac: [2, 0, 0, 0, 0, 1],
-            },
+            }),
         }
     }
 
@@ -339,10 +339,10 @@ mod tests {
                 "PUT /machine-config",
                 "PUT /boot-source",
                 "PUT /drives/root",
-                "PUT /network-interfaces/eth0",
                 "PUT /vsock",
                 "PUT /entropy",
                 "PUT /balloon",
+                "PUT /network-interfaces/eth0",
                 "PUT /actions",
             ]
         );

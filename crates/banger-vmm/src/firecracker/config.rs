@@ -16,8 +16,8 @@ pub struct MachineConfig {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub cmdline: String,
-    /// Opened by its name.
-    pub tap: TapNetwork,
+    /// Opened by its name; `None`: no interface.
+    pub tap: Option<TapNetwork>,
 }
 
 /// One request.
@@ -41,7 +41,7 @@ impl MachineConfig {
             return Err(PlanError::Vcpus { vcpus, max });
         }
         let put = |path, body| Put { path, body };
-        Ok(vec![
+        let mut requests = vec![
             put(
                 "/machine-config",
                 json!({"vcpu_count": self.vcpus, "mem_size_mib": self.memory_mib}),
@@ -68,14 +68,6 @@ impl MachineConfig {
                 }),
             ),
             put(
-                "/network-interfaces/eth0",
-                json!({
-                    "iface_id": "eth0",
-                    "host_dev_name": self.tap.name,
-                    "guest_mac": mac(self.tap.mac),
-                }),
-            ),
-            put(
                 "/vsock",
                 json!({
                     "guest_cid": GUEST_CID,
@@ -88,7 +80,18 @@ impl MachineConfig {
                 "/balloon",
                 json!({"amount_mib": 0, "deflate_on_oom": true, "free_page_reporting": true}),
             ),
-        ])
+        ];
+        requests.extend(self.tap.as_ref().map(|tap| {
+            put(
+                "/network-interfaces/eth0",
+                json!({
+                    "iface_id": "eth0",
+                    "host_dev_name": tap.name,
+                    "guest_mac": mac(tap.mac),
+                }),
+            )
+        }));
+        Ok(requests)
     }
 }
 
@@ -100,16 +103,16 @@ fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
 mod tests {
     use super::*;
 
-    pub(in crate::firecracker) fn config() -> MachineConfig {
+    fn config() -> MachineConfig {
         MachineConfig {
             vcpus: 2,
             memory_mib: 1024,
             cmdline: "console=ttyS0".into(),
-            tap: TapNetwork {
+            tap: Some(TapNetwork {
                 name: "bt7".into(),
                 queue: None,
                 mac: [2, 0x62, 0x6e, 0x67, 0, 7],
-            },
+            }),
         }
     }
 
@@ -145,9 +148,9 @@ mod tests {
 /machine-config {"mem_size_mib":1024,"vcpu_count":2}
 /boot-source {"boot_args":"console=ttyS0","initrd_path":"/proc/self/fd/11","kernel_image_path":"/proc/self/fd/10"}
 /drives/root {"cache_type":"Writeback","drive_id":"root","is_read_only":false,"is_root_device":false,"path_on_host":"/proc/self/fd/12"}
-/network-interfaces/eth0 {"guest_mac":"02:62:6e:67:00:07","host_dev_name":"bt7","iface_id":"eth0"}
 /vsock {"guest_cid":3,"uds_path":"/proc/self/fd/13/vsock.sock"}
 /entropy {}
 /balloon {"amount_mib":0,"deflate_on_oom":true,"free_page_reporting":true}
+/network-interfaces/eth0 {"guest_mac":"02:62:6e:67:00:07","host_dev_name":"bt7","iface_id":"eth0"}
 "#;
 }
