@@ -11,6 +11,7 @@ mod guest;
 mod helper;
 mod jobs;
 mod logging;
+mod names;
 mod serve;
 mod systemd;
 

@@ -41,6 +41,7 @@ impl Publish for Publisher {
     fn vm_added(&self, vm: &Arc<Vm>) {
         let info = vm.info();
         self.note_key(vm.id(), &info);
+        self.0.names.set(vm.id(), &info);
         let entry = VmEntry::new(vm, &self.0);
         self.0.bus.vm_added(&path::vm(&info.id), Arc::new(entry));
     }
@@ -48,6 +49,9 @@ impl Publish for Publisher {
     fn vm_changed(&self, vm: &Arc<Vm>, before: &VmInfo, after: &VmInfo) {
         if before.host_key != after.host_key {
             self.note_key(vm.id(), after);
+        }
+        if before.address != after.address {
+            self.0.names.set(vm.id(), after);
         }
         let running = VmState::Running.as_str();
         if before.state != running && after.state == running {
@@ -68,6 +72,7 @@ impl Publish for Publisher {
 
     fn vm_removed(&self, id: VmId) {
         self.0.agents.forget(id);
+        self.0.names.remove(id);
         self.0.tell_stop();
         if let Err(error) = self.0.known_hosts.remove(id) {
             tracing::warn!(%error, "A deleted guest stays known to ssh");

@@ -13,6 +13,7 @@ use crate::config::ConfigFile;
 use crate::core::Vm;
 use crate::guest::{ClientKey, KnownHosts};
 use crate::jobs::Jobs;
+use crate::names::Names;
 
 pub(crate) struct Services {
     pub(crate) bus: Bus,
@@ -20,6 +21,7 @@ pub(crate) struct Services {
     pub(crate) config: ConfigFile,
     pub(crate) library: Arc<Library>,
     pub(crate) known_hosts: KnownHosts,
+    pub(crate) names: Names,
     /// The owner's key, or why there is none.
     key: Result<ClientKey>,
     pub(super) agents: Agents,
@@ -47,6 +49,7 @@ impl Services {
             config,
             library,
             known_hosts: KnownHosts::new(&dirs.state),
+            names: Names::new(),
             key,
             agents: Agents::default(),
             stops: watch::Sender::new(()),

@@ -5,12 +5,16 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use banger_bus::helper::{FileRole, HelperError, HelperResult, LaunchOptions, LogReadOptions, SlotGrant};
+use banger_bus::helper::{
+    FileRole, HELPER_SERVICE, HelperError, HelperResult, LaunchOptions, LogReadOptions, SlotGrant,
+};
 use banger_bus::{ErrorKind, HelperProxy};
 use banger_model::{GuestBridge, Slot, SlotHandle};
 use banger_store::HeldSlot;
-use zbus::Connection;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use zbus::proxy::CacheProperties;
+use zbus::{Connection, fdo};
 
 use super::{Failure, Standing, SystemBus};
 
@@ -84,7 +88,7 @@ impl Helper {
         match &standing {
             Ok(()) => tracing::info!("VMs are launched by banger-helper (system mode)"),
             Err(why) => {
-                tracing::info!(%why, hint = why.way_out(), "VMs are launched by this daemon (user mode)")
+                tracing::info!(%why, hint = why.way_out(), "VMs are launched by this daemon (user mode)");
             }
         }
         *last = Some(standing);
@@ -205,6 +209,28 @@ impl Helper {
             helper.open_log(handle.into(), options, output.into()).await
         })
         .await
+    }
+
+    /// Has the host's resolver ask our DNS server at this port of the network's host address;
+    /// 0 takes that back.
+    ///
+    /// # Errors
+    /// Every [`Failure`] but `NoSuchSlot`; `MissingTool` among them where no resolver can be told.
+    pub(crate) async fn route_names(&self, port: u16) -> Result<(), Failure> {
+        self.ask_again(move |helper| async move { helper.route_names(port).await })
+            .await
+    }
+
+    /// Yields whenever a helper has come or gone, and ends with the bus.
+    ///
+    /// # Errors
+    /// When there is no system bus.
+    pub(crate) async fn changes(&self) -> zbus::Result<BoxStream<'static, ()>> {
+        let bus = fdo::DBusProxy::new(&self.bus.connection().await?).await?;
+        let changes = bus
+            .receive_name_owner_changed_with_args(&[(0, HELPER_SERVICE)])
+            .await?;
+        Ok(changes.map(|_| ()).boxed())
     }
 
     /// What works and what does not: name, whether it is well, and a sentence.

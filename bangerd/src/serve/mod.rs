@@ -189,6 +189,7 @@ async fn open_core(
     if let Err(error) = services.known_hosts.reset(keys) {
         tracing::warn!(%error, "ssh will not know the guests");
     }
+    tokio::spawn(services.names.clone().serve(core.helper().clone()));
     Ok(core)
 }
 

@@ -11,4 +11,4 @@ mod zone;
 
 pub use answer::{MAX_REPLY, MAX_REQUEST, answer};
 pub use server::Server;
-pub use zone::{DOMAIN, Zone};
+pub use zone::{DOMAIN, Zone, is_ours};

@@ -47,8 +47,8 @@ impl FromIterator<(VmName, Ipv4Addr)> for Zone {
     }
 }
 
-/// Whether an address is a guest's or could be: whose name nobody but us knows.
-pub(crate) fn is_ours(address: Ipv4Addr) -> bool {
+/// Whether an address is of banger's network, of which nobody else knows names.
+pub fn is_ours(address: Ipv4Addr) -> bool {
     let (network, prefix) = WHOLE_NETWORK;
     let shift = 32 - u32::from(prefix);
     address.to_bits() >> shift == network.to_bits() >> shift
