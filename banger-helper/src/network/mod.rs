@@ -17,6 +17,9 @@ use crate::journal::{self, Priority};
 /// What [`serve`] ends with when it could not make the network, which [`down`] then takes back.
 const NOT_MADE: u8 = 3;
 
+/// How often a change is answered before it is an error.
+const ATTEMPTS: usize = 5;
+
 /// Why the network is no longer kept.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
@@ -37,7 +40,7 @@ pub fn serve() -> ExitCode {
             return ExitCode::from(NOT_MADE);
         }
     };
-    notify::send("READY=1\nSTATUS=The guests' network is there");
+    notify::send("READY=1");
     match keep(&mut network, &mut watch, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

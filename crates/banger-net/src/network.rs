@@ -14,7 +14,7 @@ use crate::facts::{Facts, Resolver};
 use crate::namespace::{self, Inside};
 use crate::netlink::{Link, LinkKind, Netlink, Route, RouteTarget};
 use crate::record::Record;
-use crate::{Changed, NetError, forwarding, rules, sysctl};
+use crate::{Changed, NetError, forwarding, rules, sysctl, tap};
 
 /// The steps of [`Network::ensure`], in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,10 +61,6 @@ impl Step {
             Self::HostRoute => "the host's route",
             Self::Forwarding => "forwarding",
         }
-    }
-
-    fn is_of_tables(self) -> bool {
-        matches!(self, Self::GuestRules | Self::HostRules)
     }
 }
 
@@ -126,10 +122,12 @@ impl Network {
     /// # Errors
     /// As [`Self::ensure`].
     pub fn mend(&mut self, changed: Changed) -> Result<Vec<Step>, NetError> {
-        if changed.tables || Facts::read(&mut self.host)?.resolver != self.resolver {
-            return self.ensure();
-        }
-        let steps = Step::ALL.into_iter().filter(|step| !step.is_of_tables());
+        let other_resolver = Facts::read(&mut self.host)?.resolver != self.resolver;
+        let steps = Step::ALL.into_iter().filter(|step| match step {
+            Step::GuestRules => changed.guest_tables || other_resolver,
+            Step::HostRules => changed.host_table || other_resolver,
+            _ => true,
+        });
         self.take(steps)
     }
 
@@ -198,6 +196,7 @@ impl Network {
 
     fn bridges(&mut self) -> Result<bool, NetError> {
         let mut changed = false;
+        let mut made = Vec::new();
         for bridge in GuestBridge::ALL {
             let name = bridge.name();
             if find(&mut self.guests, name)?.is_none() {
@@ -205,9 +204,15 @@ impl Network {
                     .add_bridge(name, bridge_mac(bridge))
                     .map_err(NetError::kernel(format!("make the bridge {name}")))?;
                 changed = true;
+                made.push(bridge);
             }
             changed |= ensure_address(&mut self.guests, name, bridge.gateway(), bridge.network().1)?;
             changed |= ensure_up(&mut self.guests, name)?;
+        }
+        // Taps without a bridge were on the one that somebody has deleted. Had both been, only
+        // the helper knows.
+        if let [bridge] = made[..] {
+            self.inside.run(move || adopt_taps(bridge))?;
         }
         Ok(changed)
     }
@@ -328,6 +333,12 @@ impl Network {
     fn host_link(&mut self) -> Result<Option<Link>, NetError> {
         find(&mut self.host, HOST_LINK)
     }
+}
+
+fn adopt_taps(bridge: GuestBridge) -> Result<(), NetError> {
+    let taps = tap::list()?;
+    let mut lost = taps.iter().filter(|tap| tap.bridge.is_none());
+    lost.try_for_each(|tap| tap::make(tap.slot, bridge))
 }
 
 /// The same on every host and after every restart, so that guests keep what they know of it.

@@ -47,15 +47,18 @@ pub enum Woken {
 /// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Changed {
-    /// Banger's tables.
-    pub tables: bool,
+    /// The tables in the guests' namespace.
+    pub guest_tables: bool,
+    /// The host's.
+    pub host_table: bool,
     /// Links, addresses, routes, rules, settings or name servers.
     pub rest: bool,
 }
 
 impl Changed {
     pub const EVERYTHING: Self = Self {
-        tables: true,
+        guest_tables: true,
+        host_table: true,
         rest: true,
     };
 }
@@ -68,8 +71,9 @@ pub struct Watch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Tables,
+    HostTable,
     Host,
+    GuestTables,
     Guests,
 }
 
@@ -89,13 +93,13 @@ impl Watch {
             move || Source::new(kind, protocol, groups).map_err(NetError::Socket)
         };
         let host = [
-            listen(Kind::Tables, NETLINK_NETFILTER, &TABLE_GROUPS)()?,
+            listen(Kind::HostTable, NETLINK_NETFILTER, &TABLE_GROUPS)()?,
             listen(Kind::Host, NETLINK_ROUTE, &ROUTE_GROUPS)()?,
         ];
         let guests = [
             network
                 .inside
-                .run(listen(Kind::Tables, NETLINK_NETFILTER, &TABLE_GROUPS))?,
+                .run(listen(Kind::GuestTables, NETLINK_NETFILTER, &TABLE_GROUPS))?,
             network
                 .inside
                 .run(listen(Kind::Guests, NETLINK_ROUTE, &ROUTE_GROUPS))?,
@@ -216,7 +220,8 @@ impl Source {
             }
             for message in messages(&datagram) {
                 match self.kind {
-                    Kind::Tables => changed.tables |= is_of_our_table(message),
+                    Kind::HostTable => changed.host_table |= is_of_our_table(message),
+                    Kind::GuestTables => changed.guest_tables |= is_of_our_table(message),
                     Kind::Host => changed.rest |= matters_on_the_host(message),
                     Kind::Guests => changed.rest |= matters_inside(message),
                 }

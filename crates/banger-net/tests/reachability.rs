@@ -4,16 +4,15 @@
 mod lab;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use banger_model::slot::{GuestBridge, HOST_ADDRESS};
-use banger_net::{Changed, Network};
+use banger_net::Network;
 
 use lab::guest::{Frame, Guest};
 use lab::probe::{Reach, tcp, udp};
 use lab::{
-    HOST_PRIVATE, HOST_PUBLIC, INTERNET, LAN, METADATA, NEIGHBOUR, counter_in, in_lab, inside, nft, run,
-    serve, serve_datagrams, set_resolver, socket,
+    HOST_PRIVATE, HOST_PUBLIC, HOST_TABLE, INTERNET, LAN, METADATA, NEIGHBOUR, REST, counter_in, in_lab,
+    inside, nft, run, say, serve, serve_datagrams, set_resolver, socket,
 };
 
 /// Where guests ask for names: the host's end of the link.
@@ -236,7 +235,7 @@ impl Table {
                 write!(text, "{:>10}", column[number]).unwrap();
             }
         }
-        writeln!(std::io::stderr(), "{text}\n{}", counters()).unwrap();
+        say(&format!("{text}\n{}", counters()));
     }
 }
 
@@ -322,12 +321,7 @@ fn nothing_that_is_closed_opens() {
             ("guest -> names (TCP)", Reach::Blocked),
         ];
         table.column("flushed", &guests, &unanswered);
-        let mended = network
-            .mend(Changed {
-                tables: true,
-                rest: false,
-            })
-            .unwrap();
+        let mended = network.mend(HOST_TABLE).unwrap();
         assert_eq!(mended, [banger_net::Step::HostRules]);
         table.column("mended", &guests, &[]);
 
@@ -444,12 +438,7 @@ fn forged_frames_are_dropped_and_counted() {
             let before = counter_in(Some("banger"), family, "banger", counter);
             guests.one.send(frame);
             let after = counter_in(Some("banger"), family, "banger", counter);
-            writeln!(
-                std::io::stderr(),
-                "{name:38} {family} {counter}: +{}",
-                after - before
-            )
-            .unwrap();
+            say(&format!("{name:38} {family} {counter}: +{}", after - before));
             if after != before + 1 {
                 wrong.push(*name);
             }
@@ -488,16 +477,12 @@ fn a_new_address_of_the_host_is_closed_at_once() {
         assert_eq!(probe(), Reach::Open);
         run("ip addr add 192.0.2.77/32 dev lo");
         serve("", "192.0.2.77:80");
-        let rest = Changed {
-            tables: false,
-            rest: true,
-        };
-        assert_eq!(network.mend(rest).unwrap(), [banger_net::Step::Closed]);
+        assert_eq!(network.mend(REST).unwrap(), [banger_net::Step::Closed]);
         run("nft flush ruleset");
         assert_eq!(probe(), Reach::Blocked);
         network.ensure().unwrap();
         run("ip addr del 192.0.2.77/32 dev lo");
-        network.mend(rest).unwrap();
+        network.mend(REST).unwrap();
         assert_eq!(probe(), Reach::Open);
     });
 }
@@ -510,18 +495,14 @@ fn names_follow_the_hosts_resolver() {
         let guests = Guests::start();
         serve_datagrams("internet", &format!("{INTERNET}:53"));
         let ask = || udp(&guests.one.name, socket(NAMES, 53));
-        let rest = Changed {
-            tables: false,
-            rest: true,
-        };
         assert_eq!(ask(), Reach::Open);
         set_resolver(INTERNET);
-        assert!(!network.mend(rest).unwrap().is_empty());
+        assert!(!network.mend(REST).unwrap().is_empty());
         assert_eq!(ask(), Reach::Open);
         // One of the host itself is nobody's to ask, although it listens everywhere.
         for own in ["127.0.0.53", HOST_PUBLIC, HOST_PRIVATE] {
             set_resolver(own);
-            network.mend(rest).unwrap();
+            network.mend(REST).unwrap();
             assert_eq!(ask(), Reach::Blocked, "{own}");
         }
         assert_eq!(

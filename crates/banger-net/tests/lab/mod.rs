@@ -13,6 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use banger_net::Changed;
+
 /// What the servers of the lab say.
 pub(crate) const HERE: &[u8] = b"here\n";
 pub(crate) const INTERNET: &str = "203.0.113.7";
@@ -22,6 +24,17 @@ pub(crate) const HOST_PUBLIC: &str = "198.51.100.2";
 pub(crate) const HOST_PRIVATE: &str = "192.168.50.1";
 pub(crate) const LAN: &str = "192.168.50.2";
 pub(crate) const METADATA: &str = "169.254.169.254";
+
+pub(crate) const HOST_TABLE: Changed = Changed {
+    guest_tables: false,
+    host_table: true,
+    rest: false,
+};
+pub(crate) const REST: Changed = Changed {
+    guest_tables: false,
+    host_table: false,
+    rest: true,
+};
 
 /// Set in the process that runs in the lab.
 const INSIDE: &str = "BANGER_NET_LAB";
@@ -39,7 +52,7 @@ pub(crate) fn in_lab(name: &str, test: fn()) {
     if let Some(why) = missing() {
         let required = std::env::var("BANGER_TEST_REQUIRE").unwrap_or_default();
         assert!(!required.split(',').any(|rung| rung == "netns"), "{why}");
-        writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+        say(&format!("skipped: {why}"));
         return;
     }
     // The namespace of processes ends with its first, and everything in it with that.
@@ -52,6 +65,12 @@ pub(crate) fn in_lab(name: &str, test: fn()) {
         .status()
         .unwrap();
     assert!(status.success(), "{name} in the lab: {status}");
+}
+
+/// For who runs the test.
+#[allow(clippy::print_stderr, reason = "a table is for people")]
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 fn missing() -> Option<String> {
