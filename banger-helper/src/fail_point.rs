@@ -3,14 +3,6 @@
 use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult};
 
-/// Passes one of [`POINTS`].
-macro_rules! fail_point {
-    ($name:literal) => {
-        $crate::fail_point::hit($name).await?
-    };
-}
-pub(crate) use fail_point;
-
 /// Every point, in the order in which an operation passes them.
 pub const POINTS: &[&str] = &[
     "acquire.begin",
@@ -20,11 +12,41 @@ pub const POINTS: &[&str] = &[
     "release.ended",
     "release.tap",
     "release.removed",
+    "launch.begin",
+    "launch.spawned",
+    "launch.ready",
+    "launch.scope",
+    "launch.noted",
+    "launch.released",
 ];
 
+/// Passes one of [`POINTS`].
+///
 /// # Errors
 /// When the point is armed with `error`.
 pub(crate) async fn hit(name: &'static str) -> HelperResult<()> {
-    let passed = banger_sys::fail_point::hit(name, POINTS).await;
-    passed.map_err(|error| HelperError::new(ErrorKind::Failed, error.to_string()))
+    banger_sys::fail_point::hit(name, POINTS)
+        .await
+        .map_err(|e| HelperError::new(ErrorKind::Failed, e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCES: &[&str] = &[
+        include_str!("ops/acquire_slot.rs"),
+        include_str!("ops/release_slot.rs"),
+        include_str!("launch/mod.rs"),
+    ];
+
+    #[test]
+    fn the_list_is_what_the_operations_pass() {
+        let used: Vec<&str> = SOURCES
+            .iter()
+            .flat_map(|source| source.split("hit(\"").skip(1))
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        assert_eq!(used, POINTS);
+    }
 }

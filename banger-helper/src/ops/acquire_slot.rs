@@ -6,9 +6,8 @@ use banger_model::{Event, GuestBridge};
 
 use super::{Details, Op, unknown};
 use crate::context::Call;
-use crate::fail_point::fail_point;
 use crate::slots::SlotEntry;
-use crate::{journal, net};
+use crate::{fail_point, journal, net};
 
 /// A slot with its tap, on a network.
 pub struct AcquireSlot {
@@ -31,7 +30,7 @@ impl Op for AcquireSlot {
             let text = format!("No such network: {} (0 public, 1 closed)", self.network);
             HelperError::new(ErrorKind::InvalidArgument, text)
         })?;
-        fail_point!("acquire.begin");
+        fail_point::hit("acquire.begin").await?;
         let slot = call.context.slots.acquire(call.uid, bridge).await?;
         let grant = SlotGrant::new(slot.slot, slot.handle);
         if let Err(error) = furnish(call, &slot).await {
@@ -48,8 +47,8 @@ impl Op for AcquireSlot {
 }
 
 async fn furnish(call: &Call, slot: &SlotEntry) -> HelperResult<()> {
-    fail_point!("acquire.written");
+    fail_point::hit("acquire.written").await?;
     net::ensure_tap(&call.context.net, slot.slot, slot.bridge).await?;
-    fail_point!("acquire.tap");
+    fail_point::hit("acquire.tap").await?;
     Ok(())
 }
