@@ -24,7 +24,7 @@ pub use bus::Bus;
 pub use pty::Pty;
 pub use rig::{Out, Rig, finished};
 pub use store::{BARE, Content, DEBIAN, KERNEL, mke2fs};
-pub use systemd::Machine;
+pub use systemd::{ALICE, BOB, Machine, NOBODY, Person, State};
 pub use watch::line_with;
 
 /// Says why a test cannot run here. Fails the test instead where `BANGER_TEST_REQUIRE` names

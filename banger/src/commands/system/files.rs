@@ -42,9 +42,17 @@ macro_rules! texts {
 texts! {
     UserUnit "systemd" "bangerd.service" as "bangerd.service.in";
     SessionService "dbus" "org.banger.Manager.service" as "org.banger.Manager.service.in";
+    SystemUnit "systemd" "banger-network.service" as "banger-network.service.in";
+    SystemUnit "systemd" "banger-helper.service" as "banger-helper.service.in";
+    SystemService "dbus" "org.banger.Helper.service" as "org.banger.Helper.service.in";
+    BusPolicy "dbus" "org.banger.Helper.conf";
+    PolkitActions "polkit" "org.banger.helper.policy";
+    PolkitRules "polkit" "50-banger.rules";
     Sysusers "systemd" "banger.conf" as "banger.sysusers";
     Network "systemd" "10-banger.network";
     NetworkManager "systemd" "10-banger.conf" as "10-banger.NetworkManager.conf";
+    Catalog "systemd" "banger.catalog";
+    Interfaces "dbus" "org.banger.Helper.xml";
     Interfaces "dbus" "org.banger.Image.xml";
     Interfaces "dbus" "org.banger.Job.xml";
     Interfaces "dbus" "org.banger.Kernel.xml";

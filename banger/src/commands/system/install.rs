@@ -1,6 +1,6 @@
 //! `banger system install`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -185,14 +185,9 @@ fn unfinished(error: &Error) -> Error {
 
 /// Keeps two administrators from installing at once.
 pub(super) fn lock() -> Result<File> {
-    // Not in the directory that `uninstall` removes.
-    let path = Path::new("/run/banger-install.lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|e| Error::io(format!("Cannot open {path:?}"), e))?;
+    // A directory that is there before and afterwards: a file would have to be left.
+    let path = Path::new("/var/lib");
+    let file = File::open(path).map_err(|e| Error::io(format!("Cannot open {path:?}"), e))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         Error::refused(
             "Another `banger system` command is at work",

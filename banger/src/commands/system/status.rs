@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use banger_bus::HelperProxy;
+use banger_bus::helper::HelperError;
+use banger_model::slot::NETWORK_UNIT;
 use clap::Args;
 use serde::Serialize;
 use zbus::Connection;
@@ -116,6 +118,13 @@ async fn document() -> Result<Document> {
     }
     document.units = units::units().await?;
     document.vms = units::active(units::VM_SCOPES).await?.len();
+    let network = document.units.iter().find(|unit| unit.name == NETWORK_UNIT);
+    if network.is_none_or(|unit| unit.active != "active") {
+        // To ask the helper would start both.
+        document.problem =
+            format!("Not asked: {NETWORK_UNIT} is not active; `banger system install` enables it");
+        return Ok(document);
+    }
     match tokio::time::timeout(LIMIT, ask_helper()).await {
         Ok(Ok((version, checks))) => {
             document.helper_version = version;
@@ -131,11 +140,17 @@ async fn document() -> Result<Document> {
 async fn ask_helper() -> Result<(String, Vec<Check>)> {
     let bus = Connection::system().await?;
     let helper = HelperProxy::new(&bus).await?;
-    let checks = helper.status().await.map_err(|error| Error::Bus(error.into()))?;
+    let version = helper.version().await?;
+    let checks = match helper.status().await {
+        Ok(checks) => checks,
+        // It works, and has nothing to say to this user.
+        Err(HelperError::AccessDenied(_) | HelperError::AuthorizationRequired(_)) => Vec::new(),
+        Err(error) => return Err(Error::Bus(error.into())),
+    };
     let checks = checks
         .into_iter()
         .map(|(name, ok, message)| Check { name, ok, message });
-    Ok((helper.version().await?, checks.collect()))
+    Ok((version, checks.collect()))
 }
 
 fn table(document: &Document) -> Table {

@@ -98,15 +98,25 @@ async fn stop() -> Vec<Error> {
     if !host::has_systemd() {
         return errors;
     }
+    let known = units::units().await.unwrap_or_default();
+    let known = |name| {
+        known
+            .iter()
+            .any(|unit| unit.name == name && unit.load != "not-found")
+    };
     let mut doing = async |words: &[&str]| errors.extend(units::systemctl(words).await.err());
     // First who could start another; the network last, when nobody uses it.
-    doing(&["stop", HELPER_UNIT]).await;
+    if known(HELPER_UNIT) {
+        doing(&["stop", HELPER_UNIT]).await;
+    }
     if let Ok(scopes) = units::loaded(VM_SCOPES).await {
         for scope in &scopes {
             doing(&["stop", scope]).await;
         }
     }
-    doing(&["disable", "--now", NETWORK_UNIT]).await;
+    if known(NETWORK_UNIT) {
+        doing(&["disable", "--now", NETWORK_UNIT]).await;
+    }
     if let Ok(slices) = units::loaded(SLICES).await {
         for slice in &slices {
             doing(&["stop", slice]).await;

@@ -1,5 +1,9 @@
-//! A real systemd with a user's manager: the host's own programs in namespaces, over a
-//! throw-away overlay of its root. Needs root, and a cgroup v2 hierarchy somewhere.
+//! A real systemd with dbus, polkit, logind, journald and users: the host's own programs in
+//! namespaces, over a throw-away overlay of its root. Needs root, and a cgroup v2 hierarchy somewhere.
+
+mod people;
+mod resolver;
+mod state;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,12 +16,13 @@ use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+pub use people::{ALICE, BOB, NOBODY, Person};
+pub use state::State;
+
 use crate::rig::{Out, bin_dir, finished};
 use crate::store::{self, Content};
 
 const LIMIT: Duration = Duration::from_secs(240);
-const USER: &str = "alice";
-const UID: &str = "4242";
 
 /// The machine; it is gone when this is dropped.
 #[derive(Debug)]
@@ -27,33 +32,54 @@ pub struct Machine {
     cgroup: PathBuf,
     init: i32,
     outer: Child,
+    /// The processes that sit at seats.
+    sessions: Vec<Child>,
 }
 
 impl Machine {
-    /// Boots, installs banger as `make install` does, and makes a user whose manager runs and
-    /// who has the bare image. `None` where that cannot be; why was said.
+    /// Boots, installs banger as `make install PREFIX=/usr` does, and makes alice, whose manager
+    /// runs and who has the bare image. `None` where that cannot be; why was said.
     ///
     /// # Panics
     /// When it should work and does not.
     pub async fn boot() -> Option<Self> {
-        let cgroup_base = match usable() {
-            Ok(base) => base,
-            Err(why) => {
-                crate::skipped("systemd", &why);
-                return None;
-            }
-        };
-        let content = match store::ready(Content::Bare).await {
-            Ok(dir) => dir,
-            Err(why) => {
-                crate::skipped("systemd", &why);
-                return None;
-            }
-        };
-        let machine = Self::start(&cgroup_base, &content).await;
-        machine.install().await;
-        machine.add_user(&content).await;
+        let content = store_content().await?;
+        let machine = Self::bare(&content).await?;
+        machine.install("/usr").await;
+        machine.add(ALICE, &content).await;
         Some(machine)
+    }
+
+    /// Boots with polkit and resolved, and with nothing of banger's installed. alice sits at the
+    /// machine, in an active session; bob is known to it and nowhere logged in. Both have the bare
+    /// image. `None` where that cannot be; why was said.
+    ///
+    /// # Panics
+    /// When it should work and does not.
+    pub async fn boot_for_system_mode() -> Option<Self> {
+        for program in ["nft", "ip", "pkcheck"] {
+            if !crate::has_program(program) {
+                crate::skipped("systemd", &format!("no {program} here"));
+                return None;
+            }
+        }
+        let content = store_content().await?;
+        let mut machine = Self::bare(&content).await?;
+        machine.resolver().await;
+        machine.add(ALICE, &content).await;
+        machine.add(BOB, &content).await;
+        machine.sit_down(ALICE).await;
+        Some(machine)
+    }
+
+    async fn bare(content: &Path) -> Option<Self> {
+        match usable() {
+            Ok(base) => Some(Self::start(&base, content).await),
+            Err(why) => {
+                crate::skipped("systemd", &why);
+                None
+            }
+        }
     }
 
     async fn start(cgroup_base: &Path, content: &Path) -> Self {
@@ -100,35 +126,54 @@ impl Machine {
             cgroup,
             init,
             outer,
+            sessions: Vec::new(),
         }
     }
 
-    async fn install(&self) {
-        let mut install = self.root("env");
-        install
-            .args(["PREFIX=/usr", "DESTDIR="])
-            .arg(format!("BANGER_BIN_DIR={}", real(&bin_dir()).display()));
-        install.arg(real(&workspace()).join("scripts/install"));
-        finished(&mut install, LIMIT).await.ok();
+    /// Installs as `make install` does.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn install(&self, prefix: &str) {
+        self.make_script("install", prefix).await.ok();
     }
 
-    async fn add_user(&self, content: &Path) {
-        let script = r#"
-            useradd --create-home --uid "$2" "$1"
-            home=$(getent passwd "$1" | cut -d: -f6)
-            mkdir -p "$home/.local" "$home/.cache"
-            cp -a --sparse=always "$3/d" "$home/.local/share"
-            cp -a "$3/k/." "$home/.cache/"
-            cp --sparse=always "$3/bare.ext4" "$home/"
-            # The image is a file of whoever made the store: here it is the user's own.
-            sed -i "s|$3/bare.ext4|$home/bare.ext4|" "$home"/.local/share/banger/images/*/*.json
-            chown -R "$1:" "$home"
-            loginctl enable-linger "$1"
-            systemctl start "user@$2.service""#;
-        let mut sh = self.root("bash");
-        sh.args(["-euc", script, "add-user", USER, UID])
-            .arg(real(content));
-        finished(&mut sh, LIMIT).await.ok();
+    /// Takes that back.
+    pub async fn uninstall(&self, prefix: &str) -> Out {
+        self.make_script("uninstall", prefix).await
+    }
+
+    async fn make_script(&self, name: &str, prefix: &str) -> Out {
+        let mut script = self.root("env");
+        script
+            .args([&format!("PREFIX={prefix}"), "DESTDIR="])
+            .arg(format!("BANGER_BIN_DIR={}", self.build().display()))
+            .arg(real(&workspace()).join("scripts").join(name));
+        finished(&mut script, LIMIT).await
+    }
+
+    /// The directory of the programs under test, as they lie after a build.
+    pub fn build(&self) -> PathBuf {
+        real(&bin_dir())
+    }
+
+    /// A process id of the machine as the host's.
+    pub fn host_pid(&self, pid: u32) -> Option<u32> {
+        // The last number of NSpid is the one in the innermost namespace.
+        let own = fs::read_link(format!("/proc/{}/ns/pid", self.init)).ok()?;
+        fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+            let host: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let status = fs::read_to_string(entry.path().join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+            let same = line.split_whitespace().last()?.parse() == Ok(pid)
+                && fs::read_link(entry.path().join("ns/pid")).ok()? == own;
+            same.then_some(host)
+        })
+    }
+
+    /// Runs a script of bash as root.
+    pub async fn sh(&self, script: &str) -> Out {
+        finished(self.root("bash").args(["-euc", script]), LIMIT).await
     }
 
     /// A program in the machine, as root.
@@ -163,34 +208,17 @@ impl Machine {
         command
     }
 
-    /// A program in the machine, as the user with his session bus.
+    /// A program in the machine, as alice with her session bus.
     pub fn user(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = self.root("setpriv");
-        command.args([
-            "--reuid",
-            UID,
-            "--regid",
-            UID,
-            "--init-groups",
-            "env",
-            "-C",
-            &format!("/home/{USER}"),
-        ]);
-        command
-            .arg(format!("HOME=/home/{USER}"))
-            .arg(format!("XDG_RUNTIME_DIR=/run/user/{UID}"));
-        command
-            .arg(format!("DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{UID}/bus"))
-            .arg(program);
-        command
+        self.person(ALICE, program)
     }
 
-    /// Runs a program as the user.
+    /// Runs a program as alice.
     pub async fn run(&self, words: &[&str]) -> Out {
         finished(self.user(words[0]).args(&words[1..]), LIMIT).await
     }
 
-    /// Runs `banger` as the user.
+    /// Runs `banger` as alice.
     pub async fn banger(&self, words: &[&str]) -> Out {
         finished(self.user("banger").args(words), LIMIT).await
     }
@@ -216,6 +244,17 @@ impl Drop for Machine {
         }
         for group in groups.iter().rev() {
             _ = fs::remove_dir(group);
+        }
+    }
+}
+
+/// Where the bare image is; `None` where it cannot be had, and why was said.
+async fn store_content() -> Option<PathBuf> {
+    match store::ready(Content::Bare).await {
+        Ok(dir) => Some(dir),
+        Err(why) => {
+            crate::skipped("systemd", &why);
+            None
         }
     }
 }
