@@ -9,6 +9,7 @@ use zbus::names::OwnedUniqueName;
 
 use crate::departures::Departure;
 use crate::idle::{Activity, Token};
+use crate::launch::Launches;
 use crate::launch_thread::LaunchThread;
 use crate::name_routes::NameRoutes;
 use crate::net::Net;
@@ -26,6 +27,7 @@ pub struct Context {
     pub(crate) names: NameRoutes,
     /// Where programs are started.
     pub launch_thread: LaunchThread,
+    pub(crate) launches: Launches,
     /// How far this process is confined.
     pub confined: Enforcement,
     /// Everything for which the helper stays.

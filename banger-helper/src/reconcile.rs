@@ -44,7 +44,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Somebody's: it has a tap, and what runs is what was written down.
-    async fn owned(&mut self, mut entry: LockedSlot<'_>) {
+    async fn owned(&mut self, entry: LockedSlot<'_>) {
         let (slot, bridge) = (entry.slot, entry.bridge);
         let tap = self.taps.iter().find(|tap| tap.slot == slot);
         if !tap.is_some_and(|tap| tap.up && tap.bridge == Some(bridge)) {
@@ -56,10 +56,6 @@ impl Pass<'_> {
         }
         // What was at the barrier when a helper died, or what the VMM left behind.
         self.end_scope(slot).await;
-        if entry.run.is_some() {
-            let noted = entry.note(None).await;
-            self.note(noted, || format!("The VMM of slot {slot} has ended"));
-        }
     }
 
     /// Nobody's: it has nothing.

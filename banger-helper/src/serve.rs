@@ -19,6 +19,7 @@ use crate::confine::{Places, confine};
 use crate::context::Context;
 use crate::idle::Activity;
 use crate::journal::{self, Priority};
+use crate::launch::Launches;
 use crate::launch_thread::LaunchThread;
 use crate::name_routes::{LinkIndex, NameRoutes};
 use crate::net::{KernelNet, Net};
@@ -105,6 +106,7 @@ impl Service {
             systemd,
             names,
             launch_thread,
+            launches: Launches::default(),
             confined,
             activity,
             calls: Activity::new(),

@@ -5,8 +5,9 @@ use banger_bus::helper::{HelperError, HelperResult, WireHandle};
 
 use super::{Details, Op};
 use crate::context::Call;
+use crate::journal::chain;
 
-/// Sends SIGKILL.
+/// Sends SIGKILL to all in the slot's scope, and waits until it is gone.
 pub struct Kill {
     pub handle: WireHandle,
 }
@@ -19,10 +20,9 @@ impl Op for Kill {
         super::slot_details(call, self.handle)
     }
 
-    async fn apply(self, _: &Call) -> HelperResult<()> {
-        Err(HelperError::new(
-            ErrorKind::Failed,
-            "This build cannot kill a VMM",
-        ))
+    async fn apply(self, call: &Call) -> HelperResult<()> {
+        let slot = call.context.slots.find(call.uid, self.handle.into()).await?;
+        let ended = call.context.systemd.end(slot.slot).await;
+        ended.map_err(|error| HelperError::new(ErrorKind::Failed, chain(&error)))
     }
 }

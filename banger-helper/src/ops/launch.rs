@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use banger_bus::ErrorKind;
-use banger_bus::helper::{HelperError, HelperResult, LaunchOptions, WireHandle};
+use banger_bus::helper::{HelperResult, LaunchOptions, WireHandle};
 
 use super::{Details, Op};
 use crate::context::Call;
+use crate::launch::{Files, Options, launch};
 
-/// Starts a VMM.
+/// Starts a VMM; a slot has at most one.
 pub struct Launch {
     pub handle: WireHandle,
     pub options: LaunchOptions,
@@ -25,10 +25,10 @@ impl Op for Launch {
         super::slot_details(call, self.handle)
     }
 
-    async fn apply(self, _: &Call) -> HelperResult<OwnedFd> {
-        Err(HelperError::new(
-            ErrorKind::Failed,
-            "This build cannot launch a VMM",
-        ))
+    async fn apply(self, call: &Call) -> HelperResult<OwnedFd> {
+        let mut slot = call.context.slots.find(call.uid, self.handle.into()).await?;
+        let options = Options::check(self.options, slot.slot)?;
+        let files = Files::check(self.files, options.engine, call.uid)?;
+        launch(call, &mut slot, options, files).await
     }
 }

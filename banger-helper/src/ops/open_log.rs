@@ -7,6 +7,7 @@ use banger_bus::helper::{HelperError, HelperResult, LogReadOptions, WireHandle};
 
 use super::{Details, Op};
 use crate::context::Call;
+use crate::launch::{LogRequest, check_reader, open_log};
 
 /// Reads the journal for the owner.
 pub struct OpenLog {
@@ -23,10 +24,20 @@ impl Op for OpenLog {
         super::slot_details(call, self.handle)
     }
 
-    async fn apply(self, _: &Call) -> HelperResult<()> {
-        Err(HelperError::new(
-            ErrorKind::Failed,
-            "This build cannot read a log",
-        ))
+    async fn apply(self, call: &Call) -> HelperResult<()> {
+        let entry = call.context.slots.peek(call.uid, self.handle.into());
+        let entry = entry.ok_or_else(HelperError::no_such_slot)?;
+        check_reader(&self.output)
+            .map_err(|what| HelperError::new(ErrorKind::InvalidArgument, format!("The output {what}")))?;
+        let run = entry.run.ok_or_else(|| {
+            let text = format!("No VMM has run in slot {}", entry.slot);
+            HelperError::new(ErrorKind::WrongState, text)
+        })?;
+        let request = LogRequest {
+            slot: entry.slot,
+            invocation: run.invocation,
+            options: self.options,
+        };
+        open_log(call, request, self.output).await
     }
 }

@@ -2,11 +2,13 @@
 
 use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult, WireHandle};
+use rustix::process::Signal;
 
 use super::{Details, Op};
 use crate::context::Call;
+use crate::journal::chain;
 
-/// Sends SIGTERM.
+/// Sends SIGTERM, and does not wait: a VMM may take no notice of it. Nothing where none runs.
 pub struct Stop {
     pub handle: WireHandle,
 }
@@ -19,10 +21,9 @@ impl Op for Stop {
         super::slot_details(call, self.handle)
     }
 
-    async fn apply(self, _: &Call) -> HelperResult<()> {
-        Err(HelperError::new(
-            ErrorKind::Failed,
-            "This build cannot stop a VMM",
-        ))
+    async fn apply(self, call: &Call) -> HelperResult<()> {
+        let slot = call.context.slots.find(call.uid, self.handle.into()).await?;
+        let asked = call.context.systemd.signal(slot.slot, Signal::TERM).await;
+        asked.map_err(|error| HelperError::new(ErrorKind::Failed, chain(&error)))
     }
 }

@@ -1,0 +1,205 @@
+//! The engines that are installed, each asked for its version once as long as it stays the same
+//! file.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use banger_bus::ErrorKind;
+use banger_bus::helper::{HelperError, LaunchEngine};
+use banger_model::Slot;
+use banger_sys::landlock::{Confinement, FileAccess, FileRule};
+use banger_sys::launch::{LaunchError, LaunchSpec, Launcher, Limits, SystemCalls, spawn};
+use banger_vmm::EngineKind;
+use banger_vmm::firecracker::{self, FirecrackerError};
+use banger_vmm::probe::{self, ProbeError};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::journal::chain;
+use crate::launch_thread::LaunchThread;
+
+/// How long an engine may take to say its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+/// What it may have open: mostly its libraries, one after the other.
+const OPEN_FILES: u64 = 64;
+/// What is read of it, in bytes.
+const MAX_VERSION: u64 = 4096;
+/// In debug builds: a program to be used as whichever engine is asked for.
+#[cfg(debug_assertions)]
+const TEST_ENGINE: &str = "BANGER_TEST_ENGINE";
+
+/// Why an engine cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    #[error(transparent)]
+    Qemu(#[from] ProbeError),
+    #[error(transparent)]
+    Firecracker(#[from] FirecrackerError),
+    #[error("Cannot ask {binary:?} for its version")]
+    Ask {
+        binary: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("Cannot ask {binary:?} for its version")]
+    Launch {
+        binary: PathBuf,
+        #[source]
+        source: LaunchError,
+    },
+}
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Engines(Mutex<HashMap<PathBuf, Found>>);
+
+struct Found {
+    file: FileState,
+    engine: EngineKind,
+}
+
+/// Of a file that nobody but root can change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileState {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Engines {
+    /// The installed engine. Its version it says as the slot's user, confined as a VMM.
+    ///
+    /// # Errors
+    /// When there is none, somebody else than root can change it, or it is too old.
+    pub(crate) async fn find(
+        &self,
+        engine: LaunchEngine,
+        thread: &LaunchThread,
+        slot: Slot,
+    ) -> Result<EngineKind, EngineError> {
+        let binary = place(engine)?;
+        let ask = |source| EngineError::Ask {
+            binary: binary.clone(),
+            source,
+        };
+        let file = FileState::of(&binary).map_err(ask)?;
+        if let Some(found) = self.known(&binary).filter(|found| found.0 == file) {
+            return Ok(found.1);
+        }
+        let text = version(&binary, thread, slot).await?;
+        let engine = match engine {
+            LaunchEngine::Qemu => EngineKind::Qemu(probe::judge(binary.clone(), &text)?),
+            LaunchEngine::Firecracker => EngineKind::Firecracker(firecracker::judge(&binary, &text)?),
+        };
+        let found = Found {
+            file,
+            engine: engine.clone(),
+        };
+        self.table().insert(binary, found);
+        Ok(engine)
+    }
+
+    fn known(&self, binary: &Path) -> Option<(FileState, EngineKind)> {
+        let table = self.table();
+        let found = table.get(binary)?;
+        Some((found.file, found.engine.clone()))
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Found>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FileState {
+    fn of(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+}
+
+impl From<EngineError> for HelperError {
+    fn from(error: EngineError) -> Self {
+        Self::new(ErrorKind::EngineUnavailable, chain(&error))
+    }
+}
+
+fn place(engine: LaunchEngine) -> Result<PathBuf, EngineError> {
+    #[cfg(debug_assertions)]
+    if let Some(program) = std::env::var_os(TEST_ENGINE) {
+        return Ok(program.into());
+    }
+    Ok(match engine {
+        LaunchEngine::Qemu => probe::system_qemu()?,
+        LaunchEngine::Firecracker => firecracker::place()?,
+    })
+}
+
+async fn version(binary: &Path, thread: &LaunchThread, slot: Slot) -> Result<String, EngineError> {
+    let ask = |source: io::Error| EngineError::Ask {
+        binary: binary.to_owned(),
+        source,
+    };
+    let launch = |source| EngineError::Launch {
+        binary: binary.to_owned(),
+        source,
+    };
+    let (read, write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| ask(e.into()))?;
+    let spec = version_spec(binary, slot);
+    let fds: Vec<(OwnedFd, i32)> = vec![(write, 1)];
+    let launched = thread
+        .run(move || spawn(&Launcher::this_program(), &spec, fds))
+        .await;
+    let launched = launched.map_err(ask)?.map_err(launch)?;
+    let asking = async {
+        launched.barrier.release().await.map_err(launch)?;
+        let mut text = String::new();
+        let mut output = Receiver::from_owned_fd(read).map_err(ask)?.take(MAX_VERSION);
+        output.read_to_string(&mut text).await.map_err(ask)?;
+        Ok(text)
+    };
+    let answer = tokio::time::timeout(VERSION_LIMIT, asking).await;
+    // One that stays is a program of root's, in this service: it ends with the service.
+    let _ = tokio::time::timeout(VERSION_LIMIT, launched.pidfd.exited()).await;
+    answer.unwrap_or_else(|_| Err(ask(io::ErrorKind::TimedOut.into())))
+}
+
+fn version_spec(binary: &Path, slot: Slot) -> LaunchSpec {
+    let mut files: Vec<FileRule> = ["/usr", "/lib", "/lib64", "/nix/store"]
+        .map(|path| FileRule::path(path, FileAccess::ReadExecute))
+        .into();
+    files.push(FileRule::path(binary, FileAccess::ReadExecute));
+    for path in ["/etc/ld.so.cache", "/proc/self", "/dev/urandom"] {
+        files.push(FileRule::path(path, FileAccess::Read));
+    }
+    files.push(FileRule::path("/dev/null", FileAccess::Write));
+    LaunchSpec {
+        program: binary.to_owned(),
+        arguments: vec!["--version".to_owned()],
+        environment: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
+        limits: Limits {
+            file_bytes: 0,
+            open_files: OPEN_FILES,
+            oom_score_adj: 200,
+        },
+        confinement: Confinement {
+            files,
+            tcp_bind: Some(Vec::new()),
+            tcp_connect: Some(Vec::new()),
+            scoped: true,
+        },
+        system_calls: Some(SystemCalls { unix_sockets: false }),
+        identity: Some(super::identity(slot, Vec::new())),
+    }
+}
