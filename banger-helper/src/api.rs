@@ -52,7 +52,7 @@ impl Helper {
         let name = caller
             .sender
             .ok_or_else(|| HelperError::AccessDenied("The caller has no name on the bus".to_owned()))?;
-        let _connection = self.limits.enter(&name)?;
+        let _connection = self.limits.enter(&name, caller.body_bytes)?;
         let (_busy, _call) = (self.context.busy(), self.context.calls.begin());
         let mut who = self.authority.identify(&name).await?;
         let user = self.limits.enter_user(who.uid)?;

@@ -16,6 +16,10 @@ pub(crate) const CHECKS: usize = 16;
 /// Calls of everybody that may be in progress.
 pub(crate) const ALL_CALLS: usize = 512;
 
+/// The arguments of a call, in bytes; the largest that make sense are some hundreds. A message
+/// is kept as long as its call is in progress.
+pub(crate) const ARGUMENTS: u32 = 64 << 10;
+
 /// Counts the calls in progress.
 pub(crate) struct Limits {
     connections: Counters<OwnedUniqueName>,
@@ -44,7 +48,11 @@ impl Limits {
     ///
     /// # Errors
     /// `LimitExceeded`.
-    pub(crate) fn enter(&self, name: &OwnedUniqueName) -> HelperResult<ConnectionTurn> {
+    pub(crate) fn enter(&self, name: &OwnedUniqueName, bytes: u32) -> HelperResult<ConnectionTurn> {
+        if bytes > ARGUMENTS {
+            let text = format!("The arguments are too long ({bytes} bytes, at most {ARGUMENTS})");
+            return Err(HelperError::new(ErrorKind::LimitExceeded, text));
+        }
         let place = self.connections.enter(name.clone())?;
         Ok(ConnectionTurn { _place: place })
     }

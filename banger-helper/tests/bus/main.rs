@@ -9,3 +9,4 @@ mod generated;
 mod program;
 mod slots;
 mod support;
+mod table;

@@ -1,17 +1,20 @@
 //! The program itself, as the system's bus starts it.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use banger_bus::helper::{HELPER_PATH, HELPER_SERVICE, LogReadOptions, WireHandle};
+use banger_bus::helper::{HELPER_PATH, HELPER_SERVICE, LaunchOptions, LogReadOptions, WireHandle};
 use banger_model::Slot;
 use tokio::time::Instant;
 use zbus::message::{Flags, Message};
 use zbus::wire::Fd;
 
-use crate::support::{ALICE, Answer, BOB, Bus, FakeSystemd, Polkit, can_run, proxy, wait_for_owner, within};
+use crate::support::{
+    ALICE, Answer, BOB, Bus, FakeSystemd, Polkit, can_run, error_name, proxy, wait_for_owner, within,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_banger-helper");
 
@@ -283,6 +286,49 @@ async fn a_flood_of_calls_holds_up_nobody_and_nothing() {
         "{files} {}",
         running.open_files()
     );
+}
+
+#[tokio::test]
+async fn large_messages_are_not_kept() {
+    if !can_run() {
+        return;
+    }
+    let running = Running::start(60).await;
+    running.polkit.answers(Answer::Hang);
+    let alice = proxy(&running.bus.connect(ALICE).await).await;
+    let before = kilobytes(&running.status("VmHWM"));
+    let bob = running.bus.connect(BOB).await;
+    let options = LaunchOptions {
+        name: Some("x".repeat(4 << 20)),
+        ..LaunchOptions::default()
+    };
+    let files = HashMap::<u8, Fd<'_>>::new();
+    let message = Message::method_call(HELPER_PATH, "Launch")
+        .destination(HELPER_SERVICE)
+        .interface("org.banger.Helper")
+        .with_flags(Flags::NO_REPLY_EXPECTED | Flags::ALLOW_INTERACTIVE_AUTH)
+        .build(&(WireHandle { high: 1, low: 2 }, options, files))
+        .unwrap();
+    for _ in 0..32 {
+        within(bob.send(&message)).await.unwrap();
+    }
+    // Answered after them, because nobody is asked about them.
+    let refused = bob.call_method(
+        Some(HELPER_SERVICE),
+        HELPER_PATH,
+        Some("org.banger.Helper"),
+        "Status",
+        &(),
+    );
+    assert_eq!(
+        error_name(within(refused).await),
+        "org.freedesktop.DBus.Error.AccessDenied"
+    );
+    assert_eq!(running.polkit.take_checks().len(), 1);
+    running.polkit.answers(Answer::Yes);
+    within(alice.list()).await.unwrap();
+    let grown = kilobytes(&running.status("VmHWM")) - before;
+    assert!(grown < 64 << 10, "{grown} KiB");
 }
 
 /// With the permission to ask for a password, so that polkit may take its time.

@@ -19,6 +19,8 @@ pub struct HelperCaller {
     pub sender: Option<OwnedUniqueName>,
     /// Whether polkit may ask somebody for a password on his behalf.
     pub interactive: bool,
+    /// How much he sent, without descriptors and the message's header.
+    pub body_bytes: u32,
 }
 
 /// `org.banger.Helper`; the methods are described at [`super::HelperObject`].
@@ -57,6 +59,7 @@ impl HelperCaller {
             connection: connection.clone(),
             sender: header.sender().map(|name| name.to_owned().into()),
             interactive: header.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH),
+            body_bytes: header.primary().body_len(),
         }
     }
 }
