@@ -16,7 +16,6 @@ use crate::journal::{self, Priority};
 
 /// What [`serve`] ends with when it could not make the network, which [`down`] then takes back.
 const NOT_MADE: u8 = 3;
-
 /// How often a change is answered before it is an error.
 const ATTEMPTS: usize = 5;
 
@@ -92,12 +91,12 @@ fn make() -> Result<(Network, Watch, SignalFd), KeepError> {
 fn keep(network: &mut Network, watch: &mut Watch, mut signals: SignalFd) -> Result<(), KeepError> {
     loop {
         match watch.wait(signals.as_fd())? {
-            Woken::Changed(changed) => tell(Event::NetworkRepaired, &network.mend(changed)?),
+            Woken::Changed(changed) => tell(Event::NetworkRepaired, &mend(network, changed)?),
             Woken::Lost => return Err(KeepError::Lost),
             Woken::Other => match signals.take().map_err(KeepError::Signals)? {
                 Some(signal) if signal == Signal::HUP.as_raw() => {
                     notify::reloading();
-                    tell(Event::NetworkRepaired, &network.mend(Changed::EVERYTHING)?);
+                    tell(Event::NetworkRepaired, &mend(network, Changed::EVERYTHING)?);
                     notify::send("READY=1");
                 }
                 Some(_) => {
@@ -110,11 +109,22 @@ fn keep(network: &mut Network, watch: &mut Watch, mut signals: SignalFd) -> Resu
     }
 }
 
+/// What somebody else changes at the same time may fail, and is then looked at again.
+fn mend(network: &mut Network, changed: Changed) -> Result<Vec<Step>, NetError> {
+    for _ in 1..ATTEMPTS {
+        if let Ok(steps) = network.mend(changed) {
+            return Ok(steps);
+        }
+    }
+    network.mend(changed)
+}
+
 fn tell(event: Event, changed: &[Step]) {
     if !changed.is_empty() {
         let steps: Vec<_> = changed.iter().map(|step| step.name()).collect();
         let text = format!("Made as it should be: {}", steps.join(", "));
         journal::tell(event, Priority::Info, &text, &[]);
+        notify::send(&format!("STATUS={text}"));
     }
 }
 

@@ -4,6 +4,7 @@
 mod lab;
 
 use std::fmt::Write as _;
+use std::net::UdpSocket;
 
 use banger_model::slot::{GuestBridge, HOST_ADDRESS};
 use banger_net::Network;
@@ -46,7 +47,7 @@ const fn row(name: &'static str, well: Reach, place: Place, probe: fn(&Guests) -
     }
 }
 
-const ROWS: [Row; 23] = {
+const ROWS: [Row; 26] = {
     use Place::{Guests as Other, Host, Internet, Lan, Metadata};
     use Reach::{Blocked, Open};
     [
@@ -103,6 +104,16 @@ const ROWS: [Row; 23] = {
         }),
         row("closed guest -> host:22, link", Blocked, Host, |guests| {
             tcp(&guests.closed.name, socket(NAMES, 22), None)
+        }),
+        // A VMM that its guest has taken over speaks from there.
+        row("a VMM itself -> Internet", Blocked, Internet, |_| {
+            tcp("banger", socket(INTERNET, 80), Some("internet"))
+        }),
+        row("a VMM itself -> host:22", Blocked, Host, |_| {
+            tcp("banger", socket(NAMES, 22), None)
+        }),
+        row("a VMM itself -> guest", Blocked, Other, |guests| {
+            tcp("banger", socket(&guests.other.address(), 2222), None)
         }),
         row("Internet -> guest", Blocked, Internet, |guests| {
             through_host(
@@ -255,6 +266,7 @@ fn names_of_counters(family: &str) -> &'static [&'static str] {
         "bridge" => &["no-ipv4", "forged-arp", "forged-source", "bridged"],
         "inet" => &[
             "to-the-gateway",
+            "from-inside",
             "forged-network",
             "private-destination",
             "too-many-connections",
@@ -509,5 +521,31 @@ fn names_follow_the_hosts_resolver() {
             tcp(&guests.one.name, socket(LAN, 53), Some("lan")),
             Reach::Blocked
         );
+    });
+}
+
+#[test]
+fn a_guest_with_too_many_connections_is_stopped_alone() {
+    in_lab("a_guest_with_too_many_connections_is_stopped_alone", || {
+        Network::open().unwrap().ensure().unwrap();
+        let guests = Guests::start_quiet();
+        let count = || counter_in(Some("banger"), "inet", "banger", "too-many-connections");
+        let send = |ports: std::ops::Range<u16>| {
+            inside(&guests.one.name, || {
+                let socket = UdpSocket::bind("0.0.0.0:4000").unwrap();
+                for port in ports {
+                    // One that is refused may be told so by the next.
+                    let _ = socket.send_to(b"x", (INTERNET, port));
+                }
+            });
+        };
+        send(10_000..10_100);
+        assert_eq!(count(), 0);
+        // Frames may be lost on the way when they are sent this fast.
+        while count() == 0 {
+            send(10_100..16_000);
+        }
+        let others = tcp(&guests.other.name, socket(INTERNET, 80), None);
+        assert_eq!(others, Reach::Open);
     });
 }

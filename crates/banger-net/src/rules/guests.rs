@@ -94,6 +94,7 @@ fn packets(resolver: Option<Resolver>) -> Table {
     let mut table = Table::new("inet");
     let counters = [
         "to-the-gateway",
+        "from-inside",
         "forged-network",
         "private-destination",
         "too-many-connections",
@@ -108,8 +109,10 @@ fn packets(resolver: Option<Resolver>) -> Table {
     table.chain("from-public");
     table.hook("filter", "input", 0, "drop");
     table.hook("filter", "forward", 0, "drop");
+    table.hook("filter", "output", 0, "drop");
     table.hook("nat", "prerouting", -100, "accept");
     input(&mut table);
+    output(&mut table);
     forward(&mut table);
     from_public(&mut table, resolver);
     if let Some(Resolver { address, .. }) = resolver {
@@ -170,6 +173,16 @@ fn input(table: &mut Table) {
         ],
     );
     table.rule("input", &[count("to-the-gateway"), dropped()]);
+}
+
+/// The namespace itself sends what the kernel answers with. Its processes are the helper, which
+/// has no need of a socket, and VMMs: one that a guest has taken over gets no further than its
+/// guest.
+fn output(table: &mut Table) {
+    table.rule("output", &[state(&["established", "related"]), accept()]);
+    let errors = any_of(&["destination-unreachable", "time-exceeded", "parameter-problem"]);
+    table.rule("output", &[equal(&field("icmp", "type"), &errors), accept()]);
+    table.rule("output", &[count("from-inside"), dropped()]);
 }
 
 fn forward(table: &mut Table) {
