@@ -97,7 +97,7 @@ fn the_bus_lets_through_what_is_listed() {
 
     let everybody = one(&policy, "<policy context=\"default\">", "</policy>");
     let rules = between(everybody, "<", "/>");
-    assert_eq!(rules[0], "deny send_destination=\"org.banger.Helper\"");
+    assert_eq!(rules[0], "deny send_destination=\"org.banger.Helper\" send_type=\"method_call\"");
     let mut members = Vec::new();
     for rule in &rules[1..] {
         let prefix = "allow send_destination=\"org.banger.Helper\" send_interface=\"";
