@@ -43,7 +43,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Somebody's: it has a tap, and what runs is what was written down.
+    /// Somebody's: it has a tap, and nothing runs but what was written down.
     async fn owned(&mut self, entry: LockedSlot<'_>) {
         let (slot, bridge) = (entry.slot, entry.bridge);
         let tap = self.taps.iter().find(|tap| tap.slot == slot);
@@ -51,11 +51,11 @@ impl Pass<'_> {
             let made = net::ensure_tap(&self.context.net, slot, bridge).await;
             self.note(made, || format!("Made the tap of slot {slot}"));
         }
-        if entry.process().is_some() {
-            return;
+        // What was at the barrier when a helper died, or what the VMM left behind. What was
+        // written down stays: it says which log is the last run's.
+        if entry.process().is_none() {
+            self.end_scope(slot).await;
         }
-        // What was at the barrier when a helper died, or what the VMM left behind.
-        self.end_scope(slot).await;
     }
 
     /// Nobody's: it has nothing.
