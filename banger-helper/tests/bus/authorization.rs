@@ -132,6 +132,48 @@ async fn a_question_ends_with_its_caller() {
 }
 
 #[tokio::test]
+async fn signals_of_others_are_not_believed() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::start().await;
+    rig.polkit.rule(|check| match check.details["user"].as_str() {
+        "1" => Answer::Hang,
+        _ => Answer::Yes,
+    });
+    let alice = rig.bus.connect(ALICE).await;
+    let asking = alice.clone();
+    let asking = tokio::spawn(async move { crate::support::proxy(&asking).await.acquire_slot(0).await });
+    rig.polkit.wait_for_open(1).await;
+
+    // root's are not the bus's either, though they get through.
+    for liar in [BOB, 0] {
+        let liar = rig.bus.connect(liar).await;
+        let dbus = zbus::fdo::DBusProxy::new(&liar).await.unwrap();
+        let helper = dbus
+            .get_name_owner(HELPER_SERVICE.try_into().unwrap())
+            .await
+            .unwrap();
+        let gone = alice.unique_name().unwrap().as_str();
+        let bus = "org.freedesktop.DBus";
+        let body = (gone, gone, "");
+        liar.emit_signal(
+            Some(helper),
+            "/org/freedesktop/DBus",
+            bus,
+            "NameOwnerChanged",
+            &body,
+        )
+        .await
+        .unwrap();
+        // What was sent before has been seen when this is answered.
+        crate::support::proxy(&liar).await.list().await.unwrap();
+        rig.polkit.wait_for_open(1).await;
+    }
+    asking.abort();
+}
+
+#[tokio::test]
 async fn one_users_open_questions_are_bounded_and_do_not_hold_up_another() {
     if !can_run() {
         return;

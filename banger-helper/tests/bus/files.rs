@@ -92,12 +92,14 @@ fn the_bus_lets_through_what_is_listed() {
         1,
         "root's, and nobody else's"
     );
-    assert!(owners[0].contains("<allow own=\"org.banger.Helper\"/>"));
+    let root = between(owners[0], "<", "/>");
+    let signals = "allow send_destination=\"org.banger.Helper\" send_type=\"signal\"";
+    assert_eq!(root, ["allow own=\"org.banger.Helper\"", signals]);
     assert!(!policy.contains("\"*\"") && !policy.contains("group=") && !policy.contains("at_console"));
 
     let everybody = one(&policy, "<policy context=\"default\">", "</policy>");
     let rules = between(everybody, "<", "/>");
-    assert_eq!(rules[0], "deny send_destination=\"org.banger.Helper\" send_type=\"method_call\"");
+    assert_eq!(rules[0], "deny send_destination=\"org.banger.Helper\"");
     let mut members = Vec::new();
     for rule in &rules[1..] {
         let prefix = "allow send_destination=\"org.banger.Helper\" send_interface=\"";
