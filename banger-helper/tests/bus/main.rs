@@ -6,6 +6,7 @@ mod authorization;
 mod crash;
 mod files;
 mod generated;
+mod launch;
 mod program;
 mod slots;
 mod support;

@@ -25,6 +25,7 @@ pub(crate) struct Running {
     holder: Child,
     pub(crate) state: PathBuf,
     pub(crate) polkit: Polkit,
+    pub(crate) systemd: FakeSystemd,
     pub(crate) bus: Bus,
 }
 
@@ -32,7 +33,7 @@ impl Running {
     async fn start(idle_seconds: u32) -> Self {
         let bus = Bus::start();
         let polkit = Polkit::start(&bus).await;
-        FakeSystemd::start(&bus).await;
+        let systemd = FakeSystemd::start(&bus).await;
         let holder = hold_network();
         let state = bus.directory.path().join("state");
         let program = start(
@@ -46,6 +47,7 @@ impl Running {
             holder,
             state,
             polkit,
+            systemd,
             bus,
         }
     }
@@ -59,11 +61,16 @@ impl Running {
 
     /// Kills the program, unless it is dead already, and starts it again.
     pub(crate) async fn restart(&mut self, failing_at: &str) {
+        self.restart_with(&[("BANGER_FAIL_POINT", failing_at)]).await;
+    }
+
+    /// As [`Self::restart`], with this environment besides.
+    pub(crate) async fn restart_with(&mut self, environment: &[(&str, &str)]) {
         let _ = self.program.kill();
         self.program.wait().unwrap();
         let watcher = self.bus.connect(0).await;
         wait_for_owner(&watcher, HELPER_SERVICE, false).await;
-        self.program = start(&self.bus, &self.holder, &[("BANGER_FAIL_POINT", failing_at)]).await;
+        self.program = start(&self.bus, &self.holder, environment).await;
     }
 
     fn status(&self, field: &str) -> String {
@@ -76,6 +83,11 @@ impl Running {
     fn open_files(&self) -> usize {
         let id = self.program.id();
         std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    /// Its network namespace, as `/proc/PID/ns/net` leads to it.
+    pub(crate) fn network(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).unwrap()
     }
 
     /// Of its network namespace, one line each.

@@ -24,7 +24,7 @@ use zbus::connection::Builder;
 
 pub(crate) use net::{FakeNet, NetCall};
 pub(crate) use polkit::{Answer, Polkit};
-pub(crate) use systemd::FakeSystemd;
+pub(crate) use systemd::{FakeSystemd, Starting};
 
 /// The time within which anything that is awaited has to happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
