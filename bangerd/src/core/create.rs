@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::{CreateOptions, Error, ErrorKind};
-use banger_model::{EngineChoice, ImageName, KernelName, NetworkMode, VmId, VmName, VmSpec, VmState};
+use banger_model::{EngineChoice, Event, ImageName, KernelName, NetworkMode, VmId, VmName, VmSpec, VmState};
 use banger_store::{NewIntent, Operation, VmRecord};
 
 use super::capability::{self, Kind, Site, blocking};
@@ -211,6 +211,7 @@ impl Core {
             .done()
             .await?;
         run.vm.set_finished();
+        run.vm.tell(Event::VmCreated);
         fail_point!("create.made");
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use banger_bus::{Error, ErrorKind};
-use banger_model::{StopReason, VmState};
+use banger_model::{Event, StopReason, VmState};
 use banger_store::{NewIntent, Operation};
 
 use super::capability::{Doomed, blocking};
@@ -114,6 +114,7 @@ impl Run<'_> {
         core.remove(id);
         fail_point!("delete.forgotten");
         core.publish().vm_removed(id);
+        self.vm.tell(Event::VmDeleted);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use banger_bus::{Error, ErrorKind};
 use banger_model::guest::{GuestMessage, HostMessage};
-use banger_model::{SlotHandle, StopReason, VmState};
+use banger_model::{Event, SlotHandle, StopReason, VmState};
 use banger_store::HeldSlot;
 use banger_sys::pidfd::{Exit, Pidfd};
 use banger_vmm::VmmEvent;
@@ -344,8 +344,10 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
             seen.boot_id = boot_id;
             seen.restarts = 0;
             let init = clean(&init);
+            let mut started = false;
             vm.change(|record| {
-                if record.state == VmState::Starting {
+                started = record.state == VmState::Starting;
+                if started {
                     record.state = VmState::Running;
                     record.state_detail.clear();
                 }
@@ -356,6 +358,9 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
             })
             .noted()
             .await;
+            if started {
+                vm.tell(Event::VmStarted);
+            }
             machine.phase.send_if_modified(|phase| {
                 let was = *phase == Phase::Booting;
                 if was {

@@ -13,6 +13,7 @@ pub(crate) mod delete;
 mod ended;
 pub(crate) mod engine;
 pub(crate) mod error;
+mod events;
 pub(crate) mod keys;
 mod launch;
 pub(crate) mod lookup;

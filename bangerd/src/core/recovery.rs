@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use banger_bus::Error;
-use banger_model::{StopReason, VmId, VmState};
+use banger_model::{Event, StopReason, VmId, VmState};
 use banger_store::{Intent, Operation, VmRecord};
 use banger_sys::pidfd::{Pidfd, ProcessIdentity};
 
@@ -182,7 +182,7 @@ fn find_process(row: &VmRecord) -> Option<Pidfd> {
 }
 
 fn adopt(vm: &Arc<Vm>, process: Pidfd) {
-    tracing::info!(vm = %vm.name(), pid = process.pid(), "Found a running VM again");
+    vm.tell(Event::VmAdopted);
     let killer = match vm.record().slot {
         Some(held) => Killer::of(vm.core().helper(), held),
         None => Killer::Signal,

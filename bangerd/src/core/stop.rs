@@ -79,7 +79,7 @@ impl Vm {
     /// Notes the end of a watched machine, and removes what its run leaves. Only its watcher
     /// calls this.
     pub(super) async fn note_end(self: &Arc<Self>, machine: &Arc<Machine>, reason: StopReason, detail: &str) {
-        tracing::info!(vm = %self.name(), %reason, detail, "A VM has ended");
+        self.tell_end(reason, detail);
         if let Err(e) = self.clean_after_run().await {
             tracing::warn!(vm = %self.name(), error = %e, "What a run left was not removed as a whole");
         }
@@ -95,11 +95,12 @@ impl Vm {
     /// Notes the end of a machine that nobody watched.
     pub(super) async fn note_gone(self: &Arc<Self>) {
         self.core().scope_gone(&self.record()).await;
-        self.note_stopped(
+        let (reason, detail) = (
             StopReason::Vanished,
             "Its VMM was found gone: it ended while the daemon was away",
-        )
-        .await;
+        );
+        self.tell_end(reason, detail);
+        self.note_stopped(reason, detail).await;
     }
 
     async fn note_stopped(self: &Arc<Self>, reason: StopReason, detail: &str) {
