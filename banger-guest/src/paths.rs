@@ -9,5 +9,7 @@ pub(crate) const PROGRAM: &str = "/run/banger/banger-guest";
 pub(crate) const IDENTITY: &str = "/run/banger/identity.json";
 /// The process id of the agent that listens.
 pub(crate) const PID_FILE: &str = "/run/banger/agent.pid";
+/// The signal by which the machine is to end, for a PID 1 that does not take signals yet.
+pub(crate) const END: &str = "/run/banger/end";
 /// What PID 1 of the image is, for the agent to report.
 pub(crate) const INIT: &str = "/run/banger/init";

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use banger_sys::guest::kill_init_realtime;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::machine;
+use crate::{machine, paths};
 
 /// One way of doing it.
 struct Way {
@@ -44,9 +44,13 @@ pub(super) fn off() -> io::Result<()> {
         // Reaped with the connections.
         return command.spawn().map(drop);
     }
+    if is_own_init() {
+        // The kernel drops a signal for which PID 1 has not asked yet: it finds this instead.
+        std::fs::write(paths::END, way.signal.as_raw().to_string())?;
+    }
     kill_process(Pid::INIT, way.signal).map_err(io::Error::from)
 }
 
 fn is_own_init() -> bool {
-    std::fs::read_to_string(crate::paths::INIT).is_ok_and(|init| init == "banger-guest")
+    std::fs::read_to_string(paths::INIT).is_ok_and(|init| init == "banger-guest")
 }
