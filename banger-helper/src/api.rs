@@ -1,17 +1,19 @@
 //! `org.banger.Helper`: every method comes to [`Helper::run`], and nothing goes around it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use banger_bus::helper::{
-    HelperApi, HelperCaller, HelperError, HelperResult, LaunchOptions, LogReadOptions, SlotGrant, SlotInfo,
-    WireHandle,
+    ACTION_PREFIX, HelperApi, HelperCaller, HelperError, HelperResult, LaunchOptions, LogReadOptions,
+    SlotGrant, SlotInfo, WireHandle,
 };
+use banger_model::Event;
 
 use crate::authorize::Authority;
 use crate::context::{Call, Context};
+use crate::journal::{self, Priority};
 use crate::limits::Limits;
 use crate::ops::Op;
 use crate::ops::acquire_slot::AcquireSlot;
@@ -27,11 +29,16 @@ use crate::ops::route_names::RouteNames;
 use crate::ops::status::Status;
 use crate::ops::stop::Stop;
 
+/// Refusals that are told until the helper leaves.
+const MAX_DENIALS: usize = 4096;
+
 /// The helper.
 pub struct Helper {
     context: Arc<Context>,
     authority: Authority,
     limits: Limits,
+    /// Those that the journal knows.
+    denials: Mutex<HashSet<(u32, &'static str)>>,
 }
 
 impl Helper {
@@ -42,7 +49,8 @@ impl Helper {
         Ok(Self {
             context,
             authority,
-            limits: Limits::new(),
+            limits: Limits::default(),
+            denials: Mutex::default(),
         })
     }
 
@@ -70,9 +78,21 @@ impl Helper {
         };
         self.authority
             .check(&mut who, &user, O::ACTION, &details, caller.interactive, ending)
-            .await?;
+            .await
+            .inspect_err(|error| self.tell_denial(call.uid, O::ACTION, error))?;
         drop(who);
         op.apply(&call).await
+    }
+
+    /// Once for each user and method: who calls without end fills no journal.
+    fn tell_denial(&self, uid: u32, action: &'static str, error: &HelperError) {
+        let mut told = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < MAX_DENIALS && told.insert((uid, action)) {
+            let (uid, action) = (uid.to_string(), format!("{ACTION_PREFIX}{action}"));
+            let text = format!("User {uid} may not: {error}");
+            let fields = [("BANGER_UID", &*uid), ("BANGER_ACTION", &*action)];
+            journal::tell(Event::AuthorizationDenied, Priority::Notice, &text, &fields);
+        }
     }
 }
 
