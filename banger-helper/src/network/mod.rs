@@ -40,6 +40,7 @@ pub fn serve() -> ExitCode {
         }
     };
     notify::send("READY=1");
+    point_at_obstacles();
     match keep(&mut network, &mut watch, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,6 +99,7 @@ fn keep(network: &mut Network, watch: &mut Watch, mut signals: SignalFd) -> Resu
                     notify::reloading();
                     tell(Event::NetworkRepaired, &mend(network, Changed::EVERYTHING)?);
                     notify::send("READY=1");
+                    point_at_obstacles();
                 }
                 Some(_) => {
                     notify::send("STOPPING=1");
@@ -125,6 +127,23 @@ fn tell(event: Event, changed: &[Step]) {
         let text = format!("Made as it should be: {}", steps.join(", "));
         journal::tell(event, Priority::Info, &text, &[]);
         notify::send(&format!("STATUS={text}"));
+    }
+}
+
+/// Says which other firewall keeps the guests from the Internet.
+fn point_at_obstacles() {
+    match banger_net::obstacles() {
+        Ok(obstacles) => {
+            for obstacle in obstacles {
+                let text = format!(
+                    "Guests have no Internet: another firewall refuses what it does not know ({obstacle}). \
+                     It has to accept what comes from banger0, and the answers: see docs/networking.md"
+                );
+                journal::say(Priority::Warning, &text, &[]);
+                notify::send(&format!("STATUS={text}"));
+            }
+        }
+        Err(error) => complain(&error),
     }
 }
 

@@ -30,7 +30,7 @@ pub enum NetError {
     #[error("Cannot run nft: install nftables")]
     NoNft(#[source] io::Error),
     /// nft's own words, bounded.
-    #[error("Cannot load the table {table}: {words}")]
+    #[error("Cannot read or load nftables ({table}): {words}")]
     Nft { table: &'static str, words: String },
     #[error("Cannot read or write {}", path.display())]
     File {

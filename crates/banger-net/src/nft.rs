@@ -82,7 +82,7 @@ impl Tables {
         if output.status.success() {
             return Ok(());
         }
-        Err(self.failed(&output))
+        Err(failed(self.name, &output))
     }
 
     /// A digest of the tables as they are; that of nothing when one is missing.
@@ -93,25 +93,36 @@ impl Tables {
             if !output.status.success() {
                 return Ok(0);
             }
-            let listing: Value = serde_json::from_slice(&output.stdout).map_err(|_| self.failed(&output))?;
-            let objects = listing.get("nftables").and_then(Value::as_array).cloned();
-            all.extend(objects.unwrap_or_default().into_iter().map(settled));
+            let objects = listed(&output.stdout).ok_or_else(|| failed(self.name, &output))?;
+            all.extend(objects.into_iter().map(settled));
         }
         Ok(digest(&all))
     }
+}
 
-    fn failed(&self, output: &Output) -> NetError {
-        let words = String::from_utf8_lossy(&output.stderr);
-        let words: String = words
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(WORDS_MAX)
-            .collect();
-        NetError::Nft {
-            table: self.name,
-            words: words.trim().to_owned(),
-        }
+/// Everybody's rules in the calling thread's namespace, as nft lists them.
+pub(crate) fn ruleset() -> Result<Vec<Value>, NetError> {
+    let output = nft(&["-j", "list", "ruleset"], &[])?;
+    listed(&output.stdout).ok_or_else(|| failed("all", &output))
+}
+
+fn listed(json: &[u8]) -> Option<Vec<Value>> {
+    let mut listing: Value = serde_json::from_slice(json).ok()?;
+    match listing.get_mut("nftables").map(Value::take) {
+        Some(Value::Array(objects)) => Some(objects),
+        _ => None,
     }
+}
+
+fn failed(table: &'static str, output: &Output) -> NetError {
+    let words = String::from_utf8_lossy(&output.stderr);
+    let words: String = words
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(WORDS_MAX)
+        .collect();
+    let words = words.trim().to_owned();
+    NetError::Nft { table, words }
 }
 
 fn nft(arguments: &[&str], input: &[u8]) -> Result<Output, NetError> {

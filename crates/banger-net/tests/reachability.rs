@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::UdpSocket;
 
 use banger_model::slot::{GuestBridge, HOST_ADDRESS};
-use banger_net::Network;
+use banger_net::{Network, obstacles};
 
 use lab::guest::{Frame, Guest};
 use lab::probe::{Reach, tcp, udp};
@@ -235,7 +235,7 @@ impl Table {
         self.columns.push((title, seen));
     }
 
-    fn show(&self) {
+    fn show(&self, counters: &str) {
         let mut text = format!("{:36}", "");
         for (title, _) in &self.columns {
             write!(text, "{title:>10}").unwrap();
@@ -246,7 +246,7 @@ impl Table {
                 write!(text, "{:>10}", column[number]).unwrap();
             }
         }
-        say(&format!("{text}\n{}", counters()));
+        say(&format!("{text}\n{counters}"));
     }
 }
 
@@ -337,7 +337,9 @@ fn nothing_that_is_closed_opens() {
         assert_eq!(mended, [banger_net::Step::HostRules]);
         table.column("mended", &guests, &[]);
 
+        assert_eq!(obstacles().unwrap(), []);
         nft(DOCKER);
+        assert_eq!(obstacles().unwrap()[0].to_string(), "ip filter FORWARD");
         let closed = [
             ("guest -> Internet", Reach::Blocked),
             unanswered[1],
@@ -345,6 +347,7 @@ fn nothing_that_is_closed_opens() {
         ];
         table.column("Docker", &guests, &closed);
         nft(DOCKER_OPEN);
+        assert_eq!(obstacles().unwrap(), []);
         table.column("+ 2 rules", &guests, &[]);
         run("nft delete table ip filter");
         nft(UFW);
@@ -355,7 +358,31 @@ fn nothing_that_is_closed_opens() {
         run("nft delete table inet firewalld");
         set_br_netfilter();
         table.column("br_nf", &guests, &[]);
-        table.show();
+        let counted = counters();
+        // Without any rules, to see that the probes would notice: what is left are the routes, the
+        // isolated ports and the namespace itself.
+        serve("banger", "0.0.0.0:22");
+        run("nft flush ruleset");
+        run("ip netns exec banger nft flush ruleset");
+        let bare = [
+            ("guest -> Internet", Reach::OneWay),
+            ("guest -> host:22, link", Reach::Open),
+            ("guest -> gateway:22", Reach::Open),
+            // The one hole in the route is the name server's.
+            ("guest -> LAN", Reach::OneWay),
+            ("guest -> LAN's name server", Reach::OneWay),
+            ("guest -> closed guest", Reach::Open),
+            ("closed guest -> Internet", Reach::OneWay),
+            // It is the host's own that answers.
+            ("closed guest -> names (UDP)", Reach::Open),
+            ("closed guest -> host:22, link", Reach::Open),
+            ("a VMM itself -> Internet", Reach::OneWay),
+            ("a VMM itself -> host:22", Reach::Open),
+            ("a VMM itself -> guest", Reach::Open),
+            ("LAN -> guest", Reach::Open),
+        ];
+        table.column("no rules", &guests, &bare);
+        table.show(&counted);
         assert!(table.wrong.is_empty(), "{:#?}", table.wrong);
     });
 }
