@@ -14,7 +14,7 @@ use zbus::{Connection, fdo};
 use zbus_polkit::policykit1::{AuthorityProxy, CheckAuthorizationFlags, Subject};
 
 use crate::departures::{Departure, Departures};
-use crate::limits::UserTurn;
+use crate::limits::Turn;
 use crate::ops::Details;
 
 /// How long a question that somebody may answer by a password may stay open, waiting for its
@@ -82,7 +82,7 @@ impl Authority {
     pub(crate) async fn check(
         &self,
         who: &mut Caller,
-        turn: &UserTurn,
+        turn: &Turn<u32>,
         action: &str,
         details: &Details,
         interactive: bool,

@@ -21,111 +21,96 @@ pub(crate) const ALL_CALLS: usize = 512;
 pub(crate) const ARGUMENTS: u32 = 64 << 10;
 
 /// Counts the calls in progress.
+#[derive(Default)]
 pub(crate) struct Limits {
     connections: Counters<OwnedUniqueName>,
     users: Counters<u32>,
 }
 
-/// A call of a connection, until it is dropped.
-pub(crate) struct ConnectionTurn {
-    _place: Place<OwnedUniqueName>,
-}
-
-/// A call of a user, until it is dropped.
-pub(crate) struct UserTurn {
-    place: Place<u32>,
+/// A call in progress, until it is dropped.
+pub(crate) struct Turn<K: Eq + Hash> {
+    counters: Counters<K>,
+    key: K,
+    checks: Arc<Semaphore>,
 }
 
 impl Limits {
-    pub(crate) fn new() -> Self {
-        Self {
-            connections: Counters::new(ALL_CALLS),
-            users: Counters::new(ALL_CALLS),
-        }
-    }
-
     /// The first thing of a call, at once: what waits holds memory and descriptors.
     ///
     /// # Errors
     /// `LimitExceeded`.
-    pub(crate) fn enter(&self, name: &OwnedUniqueName, bytes: u32) -> HelperResult<ConnectionTurn> {
+    pub(crate) fn enter(&self, name: &OwnedUniqueName, bytes: u32) -> HelperResult<Turn<OwnedUniqueName>> {
         if bytes > ARGUMENTS {
             let text = format!("The arguments are too long ({bytes} bytes, at most {ARGUMENTS})");
             return Err(HelperError::new(ErrorKind::LimitExceeded, text));
         }
-        let place = self.connections.enter(name.clone())?;
-        Ok(ConnectionTurn { _place: place })
+        self.connections.enter(name.clone())
     }
 
     /// Once it is known whose connection it is.
     ///
     /// # Errors
     /// `LimitExceeded`.
-    pub(crate) fn enter_user(&self, uid: u32) -> HelperResult<UserTurn> {
-        let place = self.users.enter(uid)?;
-        Ok(UserTurn { place })
+    pub(crate) fn enter_user(&self, uid: u32) -> HelperResult<Turn<u32>> {
+        self.users.enter(uid)
     }
 }
 
-impl UserTurn {
+impl Turn<u32> {
     /// Waits until this user may have one more question open.
     pub(crate) async fn check(&self) -> Option<OwnedSemaphorePermit> {
-        self.place.checks.clone().acquire_owned().await.ok()
+        self.checks.clone().acquire_owned().await.ok()
     }
 }
 
-struct Counters<K> {
-    shared: Arc<Mutex<HashMap<K, Count>>>,
-    all: usize,
-}
+#[derive(Clone)]
+struct Counters<K>(Arc<Mutex<HashMap<K, Count>>>);
 
 struct Count {
     calls: usize,
     checks: Arc<Semaphore>,
 }
 
-struct Place<K: Eq + Hash> {
-    shared: Arc<Mutex<HashMap<K, Count>>>,
-    key: K,
-    checks: Arc<Semaphore>,
-}
-
 impl<K: Eq + Hash + Clone> Counters<K> {
-    fn new(all: usize) -> Self {
-        let shared = Arc::default();
-        Self { shared, all }
-    }
-
-    fn enter(&self, key: K) -> HelperResult<Place<K>> {
-        let mut counts = lock(&self.shared);
+    fn enter(&self, key: K) -> HelperResult<Turn<K>> {
+        let mut counts = self.lock();
         let all: usize = counts.values().map(|count| count.calls).sum();
+        let own = counts.get(&key).map_or(0, |count| count.calls);
+        if own >= CALLS || all >= ALL_CALLS {
+            let text = format!(
+                "Too many calls at once (at most {CALLS} of one user)\nTry again when others are answered"
+            );
+            return Err(HelperError::new(ErrorKind::LimitExceeded, text));
+        }
         let count = counts.entry(key.clone()).or_insert_with(|| Count {
             calls: 0,
             checks: Arc::new(Semaphore::new(CHECKS)),
         });
-        if count.calls >= CALLS || all >= self.all {
-            if count.calls == 0 {
-                counts.remove(&key);
-            }
-            return Err(HelperError::new(
-                ErrorKind::LimitExceeded,
-                format!(
-                    "Too many calls at once (at most {CALLS} of one user)\nTry again when others are answered"
-                ),
-            ));
-        }
         count.calls += 1;
-        Ok(Place {
-            checks: count.checks.clone(),
-            shared: self.shared.clone(),
+        let checks = count.checks.clone();
+        Ok(Turn {
+            counters: self.clone(),
             key,
+            checks,
         })
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K> Counters<K> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Count>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K> Default for Counters<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Eq + Hash> Drop for Turn<K> {
     fn drop(&mut self) {
-        let mut counts = lock(&self.shared);
+        let mut counts = self.counters.lock();
         if let Some(count) = counts.get_mut(&self.key) {
             count.calls -= 1;
             if count.calls == 0 {
@@ -133,8 +118,4 @@ impl<K: Eq + Hash> Drop for Place<K> {
             }
         }
     }
-}
-
-fn lock<K>(shared: &Mutex<HashMap<K, Count>>) -> MutexGuard<'_, HashMap<K, Count>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -321,4 +321,5 @@ fn remove(file: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[path = "../tests/unit/name_routes.rs"]
 mod tests;

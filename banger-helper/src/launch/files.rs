@@ -281,4 +281,5 @@ fn invalid(text: &str) -> HelperError {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/launch_files.rs"]
 mod tests;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use banger_bus::helper::{HelperResult, LaunchOptions, WireHandle};
+use banger_model::VmName;
 
-use super::{Details, Op};
+use super::{Details, Op, slot_details, unknown};
 use crate::context::Call;
 use crate::launch::{Files, Options, launch};
 
@@ -22,7 +23,13 @@ impl Op for Launch {
     type Output = OwnedFd;
 
     fn details(&self, call: &Call) -> Details {
-        super::slot_details(call, self.handle)
+        let mut details = slot_details(call, self.handle);
+        let name = self.options.name.as_deref().map(str::parse::<VmName>);
+        let name = name
+            .and_then(Result::ok)
+            .map_or_else(unknown, |name| name.to_string());
+        details.insert("vm", name);
+        details
     }
 
     async fn apply(self, call: &Call) -> HelperResult<OwnedFd> {

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use zbus::message::{Flags, Message};
 
+use crate::generated::{Arguments, call};
 use crate::support::{ALICE, Answer, BOB, NOBODY, Rig, can_run, error_name, within};
 
 const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
@@ -52,6 +53,20 @@ async fn a_prompt_names_what_it_is_about_to_the_owner_alone() {
     let checks = rig.polkit.take_checks();
     assert_eq!(checks[0].details["slot"], "0");
     assert_eq!(checks[1].details["slot"], "unknown");
+    // A VM's name, as far as it is one.
+    let own = Arguments {
+        handle: grant.handle,
+        ..Arguments::default()
+    };
+    for (name, shown) in [("web-1", "web-1"), ("a\n\u{202e}b", "unknown")] {
+        let launch = call(alice.inner().connection(), "Launch", 0, Arguments { name, ..own }).await;
+        assert_eq!(error_name(launch), DENIED);
+        let check = &rig.polkit.take_checks()[0];
+        assert_eq!(
+            (check.details["slot"].as_str(), check.details["vm"].as_str()),
+            ("0", shown)
+        );
+    }
 }
 
 #[tokio::test]
@@ -222,7 +237,7 @@ async fn every_method_has_its_action() {
     rig.polkit.answers(Answer::No);
     let connection = rig.bus.connect(ALICE).await;
     for (method, action) in ACTIONS {
-        let refused = crate::generated::call(&connection, method, 0, Default::default()).await;
+        let refused = call(&connection, method, 0, Arguments::default()).await;
         assert_eq!(error_name(refused), DENIED, "{method}");
         let checks = rig.polkit.take_checks();
         assert_eq!(checks.len(), 1, "{method}");

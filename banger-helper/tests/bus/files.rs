@@ -158,6 +158,15 @@ fn the_source_has_nothing_that_reviewers_look_for() {
     }
 }
 
+/// The larger tests of its parts are in `tests/unit` for that reason.
+#[test]
+fn the_source_can_be_read_in_an_afternoon() {
+    let mut sources = Vec::new();
+    collect(&root().join("banger-helper/src"), &mut sources);
+    let lines: usize = sources.iter().map(|(_, text)| text.lines().count()).sum();
+    assert!(lines <= 5_000, "{lines} lines");
+}
+
 fn collect(directory: &std::path::Path, sources: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

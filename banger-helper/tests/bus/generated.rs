@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
     pub(crate) handle: WireHandle,
     pub(crate) vcpus: u32,
     pub(crate) memory_mib: u64,
+    pub(crate) name: &'static str,
 }
 
 impl Default for Arguments {
@@ -31,6 +32,7 @@ impl Default for Arguments {
             handle: WireHandle { high: 1, low: 2 },
             vcpus: 1,
             memory_mib: 256,
+            name: "vm",
         }
     }
 }
@@ -61,7 +63,7 @@ pub(crate) async fn call(
                 vcpus: Some(with.vcpus),
                 memory_mib: Some(with.memory_mib),
                 id: Some((3, 4)),
-                name: Some("vm".to_owned()),
+                name: Some(with.name.to_owned()),
             };
             send(connection, method, &(handle, options, files)).await
         }
