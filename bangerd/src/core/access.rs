@@ -321,6 +321,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a test says what it skips")]
     fn a_right_is_given_and_taken_back_without_a_trace() {
         let (_home, path, file) = file(0o600);
         grant(&file, slot(7), Right::Read).unwrap();

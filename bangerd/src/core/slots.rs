@@ -99,8 +99,7 @@ impl Core {
     /// Finds out whether the helper would launch VMs, unless the owner wants none of it.
     pub(super) async fn look_for_helper(&self) {
         if self.mode_choice().is_ok_and(|choice| choice != ModeChoice::User) {
-            // Whoever asks later is told the answer.
-            let _ = self.helper().examine().await;
+            self.helper().remember(self.helper().standing().await);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What works on this machine, what does not, and what to do about it. Nothing is made or
 //! changed, and no daemon is needed.
 
+mod helper;
 mod host;
 mod owner;
 mod places;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use banger_model::Dirs;
 
+use crate::config::ConfigFile;
 use report::{Report, Status};
 
 /// Looks at everything and writes the report to standard output. Fails when a check does, and
@@ -54,6 +56,9 @@ async fn examine() -> Report {
             places::database(&mut report, &dirs);
             places::stores(&mut report, &dirs);
             owner::config(&mut report, &dirs);
+            // A configuration that cannot be read was reported.
+            let mode = ConfigFile::new(&dirs).read().ok().and_then(|config| config.mode);
+            helper::check(&mut report, mode.unwrap_or_default()).await;
             owner::daemon(&mut report, &dirs);
         }
         Err(error) => report.failure("directories", error.to_string(), "Set HOME."),

@@ -64,14 +64,12 @@ impl Helper {
         self.bus.connection().await
     }
 
-    /// Whether it would launch a VM now. Has no effect but that its answer is remembered.
+    /// Whether it would launch a VM now; has no effect.
     ///
     /// # Errors
     /// Why it would not.
-    pub(crate) async fn examine(&self) -> Standing {
-        let standing = self.bus.standing().await;
-        self.remember(standing.clone());
-        standing
+    pub(crate) async fn standing(&self) -> Standing {
+        self.bus.standing().await
     }
 
     /// Whether it would launch a VM, as far as is known.
@@ -79,10 +77,16 @@ impl Helper {
         matches!(&*self.lock(), Some(Ok(())))
     }
 
-    /// Remembers an answer, and logs one that differs from the last.
+    /// Remembers an answer, and logs one of another kind than the last.
     pub(crate) fn remember(&self, standing: Standing) {
         let mut last = self.lock();
-        if last.as_ref() == Some(&standing) {
+        // Bus, polkit and helper have different words for the same.
+        let same = match (&*last, &standing) {
+            (Some(Ok(())), Ok(())) => true,
+            (Some(Err(last)), Err(now)) => std::mem::discriminant(last) == std::mem::discriminant(now),
+            _ => false,
+        };
+        if same {
             return;
         }
         match &standing {
