@@ -152,11 +152,10 @@ fn a_crash_leaves_everything_to_the_next_start() {
 fn a_failed_start_is_taken_back() {
     in_lab("a_failed_start_is_taken_back", || {
         let before = snapshot();
-        // A file where the record's directory has to be.
-        fs::write("/run/banger-network", "").unwrap();
+        run("mount --bind /bin/false /usr/sbin/nft");
         let status = Service::start().process.wait().unwrap();
         assert_eq!(status.code(), Some(3));
-        fs::remove_file("/run/banger-network").unwrap();
+        run("umount /usr/sbin/nft");
         assert_ne!(differences(&before, &snapshot()), Vec::<String>::new());
         down(Some(("exit-code", "3")));
         assert_eq!(differences(&before, &snapshot()), Vec::<String>::new());
