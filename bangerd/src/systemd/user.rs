@@ -42,8 +42,11 @@ impl UserManager {
             return Ok(None);
         }
         let manager = ManagerProxy::new(bus).await?;
-        // Without it systemd sends no signals.
-        manager.subscribe().await?;
+        // Without it systemd sends no signals. Once for each connection: a second time is none.
+        match manager.subscribe().await {
+            Err(zbus::Error::MethodError(name, ..)) if name.ends_with(".AlreadySubscribed") => {}
+            other => other?,
+        }
         Ok(Some(Self {
             bus: bus.clone(),
             manager,
