@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completion, daemon, doctor, image, kernel, man, system, version, vm};
+use crate::commands::{completion, daemon, doctor, image, kernel, man, ssh_config, system, version, vm};
 use crate::error::Result;
 use crate::exit;
 
@@ -34,6 +34,7 @@ enum Command {
     /// List VMs: the same as `banger vm list`
     Ps(vm::list::List),
     Doctor(doctor::Doctor),
+    SshConfig(ssh_config::SshConfig),
     /// The daemon behind it all
     #[command(subcommand)]
     Daemon(Daemon),
@@ -117,6 +118,7 @@ impl Cli {
             Command::Kernel(kernel) => kernel.run().await,
             Command::Ps(list) => list.run().await,
             Command::Doctor(doctor) => doctor.run().await,
+            Command::SshConfig(config) => config.run().await,
             Command::Daemon(Daemon::Status(status)) => status.run().await,
             Command::System(system) => system.run().await,
             Command::Version(version) => version.run(),

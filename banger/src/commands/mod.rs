@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod man;
+pub(crate) mod ssh_config;
 pub(crate) mod system;
 pub(crate) mod version;
 pub(crate) mod vm;

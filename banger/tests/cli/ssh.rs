@@ -80,3 +80,37 @@ fn a_configured_key_is_used_and_a_bad_configuration_named() {
         "{ran:?}"
     );
 }
+
+#[test]
+fn what_ssh_config_writes_is_what_ssh_reads() {
+    let host = Host::new();
+    let mut command = host.command(&["ssh-config"]);
+    let ran = Ran::of(command.env("XDG_STATE_HOME", "/var/state dir").output().unwrap());
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    // The VM b does not run: it is known by its domain alone.
+    assert!(ran.out.contains("Host a.vm\n") && !ran.out.contains("Host b.vm"), "{ran:?}");
+    let file = host.path("config");
+    fs::write(&file, &ran.out).unwrap();
+    let read = std::process::Command::new("ssh")
+        .args(["-G", "-F"])
+        .arg(&file)
+        .arg("a.vm")
+        .output();
+    let Ok(read) = read else {
+        println!("skipped: no ssh");
+        return;
+    };
+    let read = Ran::of(read);
+    for line in [
+        "hostname 127.0.0.1",
+        "port 2222",
+        "user root",
+        "identityfile /var/state dir/banger/ssh/id_ed25519",
+        "userknownhostsfile \"/var/state dir/banger/known_hosts\"",
+        "hostkeyalias banger-00000000000000000000000000000161",
+        "identitiesonly yes",
+    ] {
+        let quoted = line.replace('"', "");
+        assert!(read.out.lines().any(|said| said == line || said == quoted), "{line}: {read:?}");
+    }
+}

@@ -11,6 +11,7 @@ use banger_model::slot::NETWORK_UNIT;
 use super::files::{self, Build};
 use super::layout::{Layout, Place};
 use super::manifest::Manifest;
+use super::units::HELPER_UNIT;
 use super::{host, place, restart, status, units};
 use crate::error::{Error, Result};
 use crate::output;
@@ -150,7 +151,7 @@ impl Install {
             units::run("systemd-sysusers", &[&file.display().to_string()]).await?;
         }
         units::reload().await?;
-        units::systemctl(&["enable", NETWORK_UNIT]).await?;
+        units::systemctl(&["enable", NETWORK_UNIT, HELPER_UNIT]).await?;
         restart::start().await?;
         manifest.complete = true;
         manifest.save(root)

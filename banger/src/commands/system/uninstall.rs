@@ -6,7 +6,9 @@ use std::path::Path;
 use clap::Args;
 
 use banger_model::slot::NETWORK_UNIT;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::layout::{Layout, Place};
 use super::manifest::Manifest;
 use super::units::{self, GROUP, HELPER_UNIT, SLICES, VM_SCOPES};
 use super::{host, install, place, restart};
@@ -47,8 +49,7 @@ impl Uninstall {
         });
         self.check_vms().await?;
         let mut errors = stop().await;
-        // A file of somebody who is still at work with it stays: without its service nothing
-        // can be called any more, and the next run goes on here.
+        end_daemons(&manifest);
         let (changed, failed) = place::remove(root, manifest.files.keys(), &manifest, self.force);
         errors.extend(failed);
         for directory in STATE.map(Path::new) {
@@ -98,24 +99,29 @@ async fn stop() -> Vec<Error> {
     if !host::has_systemd() {
         return errors;
     }
-    let known = units::units().await.unwrap_or_default();
-    let known = |name| {
-        known
-            .iter()
-            .any(|unit| unit.name == name && unit.load != "not-found")
-    };
+    let units = units::units().await.unwrap_or_default();
+    let known: Vec<_> = units
+        .iter()
+        .filter(|unit| unit.load != "not-found")
+        .map(|unit| unit.name.as_str())
+        .collect();
     let mut doing = async |words: &[&str]| errors.extend(units::systemctl(words).await.err());
-    // First who could start another; the network last, when nobody uses it.
-    if known(HELPER_UNIT) {
+    // First nobody can call the helper any more, by whom VMs are started.
+    if !known.is_empty() {
+        doing(&[&["disable"], &known[..]].concat()).await;
+    }
+    if known.contains(&HELPER_UNIT) {
         doing(&["stop", HELPER_UNIT]).await;
     }
-    if let Ok(scopes) = units::loaded(VM_SCOPES).await {
-        for scope in &scopes {
-            doing(&["stop", scope]).await;
-        }
+    if let Ok(scopes) = units::loaded(VM_SCOPES).await
+        && !scopes.is_empty()
+    {
+        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+        doing(&[&["stop"], &scopes[..]].concat()).await;
     }
-    if known(NETWORK_UNIT) {
-        doing(&["disable", "--now", NETWORK_UNIT]).await;
+    // Last, when nobody uses it.
+    if known.contains(&NETWORK_UNIT) {
+        doing(&["stop", NETWORK_UNIT]).await;
     }
     if let Ok(slices) = units::loaded(SLICES).await {
         for slice in &slices {
@@ -125,6 +131,30 @@ async fn stop() -> Vec<Error> {
     // That nothing had failed is no failure.
     _ = units::systemctl(&["reset-failed", "banger*"]).await;
     errors
+}
+
+/// Ends the daemons of users that run the program which goes: one that cannot find the rest of
+/// itself any more is of no use. Their VMs go on.
+fn end_daemons(manifest: &Manifest) {
+    let program = Layout::new(&manifest.prefix)
+        .directory(Place::Libexec)
+        .join("bangerd");
+    if !manifest.files.contains_key(&program) {
+        return;
+    }
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(Ok(process)) = number
+            .and_then(Pid::from_raw)
+            .map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        else {
+            continue;
+        };
+        // Looked at after it was opened: a number may have been given to somebody else.
+        if fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program) {
+            _ = pidfd_send_signal(&process, Signal::TERM);
+        }
+    }
 }
 
 async fn remove_group() -> Result<()> {

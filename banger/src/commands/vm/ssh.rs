@@ -15,6 +15,19 @@ use super::Name;
 use crate::client::{Client, dirs};
 use crate::error::{Error, Result};
 
+/// As whom a guest's agent lets one in.
+pub(crate) const USER: &str = "root";
+/// What holds for every guest: its key is known beforehand, the owner's key is the only way in.
+pub(crate) const FIXED: [(&str, &str); 7] = [
+    ("GlobalKnownHostsFile", "/dev/null"),
+    ("StrictHostKeyChecking", "yes"),
+    ("UpdateHostKeys", "no"),
+    ("IdentitiesOnly", "yes"),
+    ("PasswordAuthentication", "no"),
+    ("KbdInteractiveAuthentication", "no"),
+    ("LogLevel", "ERROR"),
+];
+
 /// Open a shell in a VM, or run a command, with the system's `ssh`
 ///
 /// The guest's host key is known beforehand. The exit status is that of `ssh`.
@@ -58,7 +71,7 @@ impl Ssh {
 }
 
 /// The owner's key: the configured one, else the one that the daemon has made.
-fn key(dirs: &Dirs) -> Result<PathBuf> {
+pub(crate) fn key(dirs: &Dirs) -> Result<PathBuf> {
     let path = dirs.config_file();
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -87,20 +100,12 @@ fn arguments(info: &VmInfo, key: &Path, known_hosts: &Path) -> Vec<OsString> {
         "-p".into(),
         info.ssh_port.to_string().into(),
         "-l".into(),
-        "root".into(),
+        USER.into(),
     ]);
     arguments.extend(option("UserKnownHostsFile", &quoted(known_hosts)));
-    arguments.extend(option("GlobalKnownHostsFile", &"/dev/null"));
     arguments.extend(option("HostKeyAlias", &alias(info)));
-    for fixed in [
-        "StrictHostKeyChecking=yes",
-        "UpdateHostKeys=no",
-        "IdentitiesOnly=yes",
-        "PasswordAuthentication=no",
-        "KbdInteractiveAuthentication=no",
-        "LogLevel=ERROR",
-    ] {
-        arguments.extend(["-o".into(), fixed.into()]);
+    for (name, value) in FIXED {
+        arguments.extend(option(name, &value));
     }
     arguments.extend(["--".into(), info.address.clone().into()]);
     arguments
@@ -115,6 +120,6 @@ fn quoted(path: &Path) -> OsString {
 }
 
 /// A name of its own for each VM: addresses and ports are given again.
-fn alias(info: &VmInfo) -> String {
+pub(crate) fn alias(info: &VmInfo) -> String {
     format!("banger-{}", info.id)
 }
