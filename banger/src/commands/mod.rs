@@ -4,6 +4,7 @@ mod bundle;
 pub(crate) mod completion;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod engine;
 pub(crate) mod image;
 pub(crate) mod kernel;
 pub(crate) mod man;

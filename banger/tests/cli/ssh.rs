@@ -82,13 +82,17 @@ fn a_configured_key_is_used_and_a_bad_configuration_named() {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "who reads the results should know")]
 fn what_ssh_config_writes_is_what_ssh_reads() {
     let host = Host::new();
     let mut command = host.command(&["ssh-config"]);
     let ran = Ran::of(command.env("XDG_STATE_HOME", "/var/state dir").output().unwrap());
     assert_eq!(ran.status, Some(0), "{ran:?}");
     // The VM b does not run: it is known by its domain alone.
-    assert!(ran.out.contains("Host a.vm\n") && !ran.out.contains("Host b.vm"), "{ran:?}");
+    assert!(
+        ran.out.contains("Host a.vm\n") && !ran.out.contains("Host b.vm"),
+        "{ran:?}"
+    );
     let file = host.path("config");
     fs::write(&file, &ran.out).unwrap();
     let read = std::process::Command::new("ssh")
@@ -111,6 +115,9 @@ fn what_ssh_config_writes_is_what_ssh_reads() {
         "identitiesonly yes",
     ] {
         let quoted = line.replace('"', "");
-        assert!(read.out.lines().any(|said| said == line || said == quoted), "{line}: {read:?}");
+        assert!(
+            read.out.lines().any(|said| said == line || said == quoted),
+            "{line}: {read:?}"
+        );
     }
 }
