@@ -161,3 +161,37 @@ fn a_failed_start_is_taken_back() {
         assert_eq!(differences(&before, &snapshot()), Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_death_at_any_moment_is_gone_on_from_and_taken_back() {
+    in_lab("a_death_at_any_moment_is_gone_on_from_and_taken_back", || {
+        let before = snapshot();
+        for moment in 0..16 {
+            let patience = Duration::from_millis(1 + moment * 25);
+            // Twice, so that the second goes on from anywhere.
+            for _ in 0..2 {
+                let service = Service::start();
+                service.notifications.set_read_timeout(Some(patience)).unwrap();
+                let _ = service.notifications.recv(&mut [0; 1024]);
+                service.end(Signal::KILL);
+            }
+            if moment % 2 == 0 {
+                Service::ready().end(Signal::TERM);
+            }
+            // The one that takes it back dies too, unless it is faster.
+            let mut dying = Command::new(PROGRAM).args(["network", "down"]).spawn().unwrap();
+            let pid = Pid::from_raw(dying.id().cast_signed()).unwrap();
+            let (sender, receiver) = std::sync::mpsc::channel::<()>();
+            let _ = receiver.recv_timeout(patience / 2);
+            drop(sender);
+            let _ = kill_process(pid, Signal::KILL);
+            dying.wait().unwrap();
+            down(None);
+            assert_eq!(
+                differences(&before, &snapshot()),
+                Vec::<String>::new(),
+                "{patience:?}"
+            );
+        }
+    });
+}

@@ -1,9 +1,10 @@
 //! Whether the network is there, as far as it can be seen from inside its namespace.
 
-use banger_model::slot::{GuestBridge, UPLINK, UPLINK_ADDRESS};
+use banger_model::slot::{GuestBridge, NETWORK_UNIT, UPLINK, UPLINK_ADDRESS};
 
 use crate::NetError;
-use crate::netlink::{LinkKind, Netlink};
+use crate::netlink::{BRIDGE, INET, LinkKind, Netlink, families_of};
+use crate::nft::TABLE;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub fn host_link_index() -> Result<u32, NetError> {
 pub fn check() -> Vec<Check> {
     let mut checks: Vec<_> = GuestBridge::ALL.into_iter().map(bridge).collect();
     checks.push(uplink());
+    checks.push(filter());
     checks
 }
 
@@ -68,6 +70,23 @@ fn uplink() -> Check {
         })
     };
     make("link to the host", state())
+}
+
+fn filter() -> Check {
+    let state = || -> Result<(bool, String), NetError> {
+        let families = families_of(TABLE).map_err(NetError::kernel("list the tables"))?;
+        let missing = [(BRIDGE, "bridge"), (INET, "inet")]
+            .into_iter()
+            .find(|(family, _)| !families.contains(family));
+        Ok(match missing {
+            None => (true, format!("bridge {TABLE} and inet {TABLE}")),
+            Some((_, family)) => (
+                false,
+                format!("The table {family} {TABLE} does not exist: restart {NETWORK_UNIT}"),
+            ),
+        })
+    };
+    make("guests' filter", state())
 }
 
 fn make(name: &str, state: Result<(bool, String), NetError>) -> Check {

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::facts::RESOLVER_FILES;
 use crate::namespace::DIRECTORY;
-use crate::netlink::{HEADER, Link, messages};
+use crate::netlink::{Link, messages, table_of};
 use crate::nft::TABLE;
 use crate::{NetError, Network};
 
@@ -26,10 +26,6 @@ use crate::{NetError, Network};
 const ROUTE_GROUPS: [u32; 5] = [1, 5, 7, 8, 24];
 /// NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h.
 const TABLE_GROUPS: [u32; 1] = [7];
-/// NFTA_TABLE_NAME, and what names the table in each other message of nftables.
-const TABLE_NAME: u16 = 1;
-/// `struct nfgenmsg`.
-const NETFILTER_HEADER: usize = 4;
 /// Enough for some hundred events with names.
 const EVENTS: usize = 16 << 10;
 
@@ -231,18 +227,7 @@ impl Source {
 }
 
 fn is_of_our_table(message: &[u8]) -> bool {
-    let mut attributes = message.get(HEADER + NETFILTER_HEADER..).unwrap_or_default();
-    while let Some(([l0, l1, k0, k1], _)) = attributes.split_first_chunk() {
-        let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
-        let Some(value) = attributes.get(4..length) else {
-            return false;
-        };
-        if u16::from_ne_bytes([*k0, *k1]) == TABLE_NAME {
-            return value.strip_suffix(&[0]) == Some(TABLE.as_bytes());
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    false
+    table_of(message) == Some(TABLE.as_bytes())
 }
 
 /// Links that come and go, of others too: routes go with them without a word.
@@ -267,37 +252,5 @@ fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
     match NetlinkMessage::deserialize(message).ok()?.payload {
         NetlinkPayload::InnerMessage(inner) => Some(inner),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(name: &[u8], kind: u16) -> Vec<u8> {
-        let mut message = vec![0; HEADER + NETFILTER_HEADER];
-        let length = u16::try_from(4 + name.len()).unwrap();
-        message.extend(length.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(name);
-        message
-    }
-
-    #[test]
-    fn only_changes_to_our_table_count() {
-        assert!(is_of_our_table(&message(b"banger\0", TABLE_NAME)));
-        assert!(!is_of_our_table(&message(b"banger2\0", TABLE_NAME)));
-        assert!(!is_of_our_table(&message(b"docker\0", TABLE_NAME)));
-        assert!(!is_of_our_table(&message(b"banger\0", 2)));
-    }
-
-    #[test]
-    fn broken_messages_end() {
-        for length in [0_u16, 3, 4, 200] {
-            let mut broken = message(b"banger\0", 2);
-            broken[HEADER + NETFILTER_HEADER..][..2].copy_from_slice(&length.to_ne_bytes());
-            assert!(!is_of_our_table(&broken), "{length}");
-        }
-        assert!(!is_of_our_table(&[0; 5]));
     }
 }

@@ -323,3 +323,37 @@ fn figures() {
     timed("open its queue", &|slot| drop(tap::open_queue(slot).unwrap()));
     timed("remove it", &|slot| tap::remove(slot).unwrap());
 }
+
+#[test]
+fn checks_say_what_is_missing() {
+    in_lab("checks_say_what_is_missing", || {
+        let mut network = made();
+        let host = run("ip -o link show banger0");
+        let failing = || {
+            let checks = inside("banger", banger_net::check);
+            let failed = checks.into_iter().filter(|check| !check.ok);
+            failed.map(|check| check.name).collect::<Vec<_>>()
+        };
+        assert_eq!(failing(), Vec::<String>::new());
+        let index = inside("banger", banger_net::host_link_index).unwrap();
+        assert!(host.starts_with(&format!("{index}: ")), "{index} in {host}");
+        for (deed, check) in [
+            (
+                "ip netns exec banger nft delete table bridge banger",
+                "guests' filter",
+            ),
+            ("ip -n banger link set closed down", "bridge closed"),
+            ("ip -n banger link del public", "bridge public"),
+            ("ip link set banger0 down", "link to the host"),
+        ] {
+            run(deed);
+            assert_eq!(failing(), [check], "{deed}");
+            network.ensure().unwrap();
+            assert_eq!(failing(), Vec::<String>::new(), "{deed}");
+        }
+        assert!(matches!(
+            inside("lan", banger_net::host_link_index),
+            Err(NetError::NoLink(_))
+        ));
+    });
+}
