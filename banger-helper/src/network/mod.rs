@@ -98,8 +98,8 @@ fn keep(network: &mut Network, watch: &mut Watch, mut signals: SignalFd) -> Resu
                 Some(signal) if signal == Signal::HUP.as_raw() => {
                     notify::reloading();
                     tell(Event::NetworkRepaired, &mend(network, Changed::EVERYTHING)?);
-                    notify::send("READY=1");
                     point_at_obstacles();
+                    notify::send("READY=1");
                 }
                 Some(_) => {
                     notify::send("STOPPING=1");
@@ -134,6 +134,9 @@ fn tell(event: Event, changed: &[Step]) {
 fn point_at_obstacles() {
     match banger_net::obstacles() {
         Ok(obstacles) => {
+            if obstacles.is_empty() {
+                notify::send("STATUS=The guests' network is there");
+            }
             for obstacle in obstacles {
                 let text = format!(
                     "Guests have no Internet: another firewall refuses what it does not know ({obstacle}). \
