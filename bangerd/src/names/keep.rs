@@ -44,17 +44,20 @@ impl Router for Helper {
 #[derive(Default)]
 struct Trouble(Option<String>);
 
-/// Serves the zone at `address` whenever it is not empty. Never ends.
-pub(super) async fn keep(zone: &watch::Sender<Arc<Zone>>, address: Ipv4Addr, router: &impl Router) {
+/// Serves the zone at `place`, of which the port may be 0, whenever it is not empty. Never ends.
+pub(super) async fn keep(zone: &watch::Sender<Arc<Zone>>, place: (Ipv4Addr, u16), router: &impl Router) {
     let mut trouble = Trouble::default();
     let mut changes = zone.subscribe();
     loop {
         // The sender is ours.
         let _ = changes.wait_for(|zone| !zone.is_empty()).await;
-        let server = match Server::bind(address).await {
+        let (address, wanted) = place;
+        let server = match Server::bind(address, wanted).await {
             Ok(server) => server,
             Err(e) => {
-                trouble.say(&format!("Names of VMs cannot be served at {address}: {e}"));
+                trouble.say(&format!(
+                    "Names of VMs cannot be served at {address}:{wanted}: {e}"
+                ));
                 wait(&mut changes).await;
                 continue;
             }
@@ -186,7 +189,7 @@ mod tests {
             let zone = watch::Sender::default();
             let mut task = tokio::task::JoinSet::new();
             let (kept, by) = (zone.clone(), router.clone());
-            task.spawn(async move { keep(&kept, address, &*by).await });
+            task.spawn(async move { keep(&kept, (address, 0), &*by).await });
             Self {
                 zone,
                 router,

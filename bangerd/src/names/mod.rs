@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_bus::VmInfo;
 use banger_dns::{Zone, is_ours};
+use banger_model::config::UserPort;
+use banger_model::slot::HOST_ADDRESS;
 use banger_model::{VmId, VmName};
 use tokio::sync::watch;
 
@@ -45,9 +47,11 @@ impl Names {
         self.change(|vms| vms.remove(&id));
     }
 
-    /// Serves the names whenever there are any. Never ends.
-    pub(crate) async fn serve(self, helper: Helper) {
-        keep::keep(&self.0.zone, banger_model::slot::HOST_ADDRESS, &helper).await;
+    /// Serves the names whenever there are any, at a port of the kernel's choice unless one is
+    /// wanted. Never ends.
+    pub(crate) async fn serve(self, wanted: Option<UserPort>, helper: Helper) {
+        let port = wanted.map_or(0, UserPort::number);
+        keep::keep(&self.0.zone, (HOST_ADDRESS, port), &helper).await;
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<VmId, (VmName, Ipv4Addr)>) -> T) {

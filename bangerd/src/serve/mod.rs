@@ -170,6 +170,7 @@ async fn open_core(
 ) -> banger_bus::Result<Arc<Core>> {
     // Whoever needs the configuration is told that it is bad; what needs none goes on.
     let config = services.config.read().unwrap_or_default();
+    let names_port = config.names_port;
     let authorized_keys = match services.key() {
         Ok(key) => vec![key.public_line()?],
         Err(_) => Vec::new(),
@@ -189,7 +190,8 @@ async fn open_core(
     if let Err(error) = services.known_hosts.reset(keys) {
         tracing::warn!(%error, "ssh will not know the guests");
     }
-    tokio::spawn(services.names.clone().serve(core.helper().clone()));
+    let names = services.names.clone();
+    tokio::spawn(names.serve(names_port, core.helper().clone()));
     Ok(core)
 }
 

@@ -35,18 +35,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes a port of the kernel's choice at this address.
+    /// Takes a port at this address; 0 is one of the kernel's choice.
     ///
     /// # Errors
-    /// When the address is not one of this host, or there is no port.
-    pub async fn bind(address: Ipv4Addr) -> io::Result<Self> {
+    /// When the address is not one of this host, or the port is somebody else's.
+    pub async fn bind(address: Ipv4Addr, wanted: u16) -> io::Result<Self> {
         let mut tries = 0;
         loop {
-            let udp = UdpSocket::bind((address, 0)).await?;
+            let udp = UdpSocket::bind((address, wanted)).await?;
             let port = udp.local_addr()?.port();
             match TcpListener::bind((address, port)).await {
                 Ok(tcp) => return Ok(Self { udp, tcp, port }),
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries < TRIES => tries += 1,
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse && wanted == 0 && tries < TRIES => {
+                    tries += 1;
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -159,7 +161,7 @@ mod tests {
     }
 
     async fn serve() -> (Names, u16, JoinSet<io::Error>) {
-        let server = Server::bind(Ipv4Addr::LOCALHOST).await.unwrap();
+        let server = Server::bind(Ipv4Addr::LOCALHOST, 0).await.unwrap();
         let names = watch::Sender::new(zone(16));
         let port = server.port();
         let mut task = JoinSet::new();
@@ -254,7 +256,20 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_of_another_host_is_refused() {
-        let error = Server::bind(Ipv4Addr::new(192, 0, 2, 1)).await.unwrap_err();
+        let error = Server::bind(Ipv4Addr::new(192, 0, 2, 1), 0).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_was_named_is_taken_or_refused() {
+        let any = Server::bind(Ipv4Addr::LOCALHOST, 0).await.unwrap();
+        let taken = Server::bind(Ipv4Addr::LOCALHOST, any.port()).await.unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        let port = any.port();
+        drop(any);
+        assert_eq!(
+            Server::bind(Ipv4Addr::LOCALHOST, port).await.unwrap().port(),
+            port
+        );
     }
 }

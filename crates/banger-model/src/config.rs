@@ -24,6 +24,9 @@ pub struct Config {
     pub debian_mirror: Option<Url>,
     /// What the cache of fetched layers may hold after a pull; 10G by default.
     pub oci_cache_size: Option<SizeText>,
+    /// Where names of VMs are answered, for resolvers that are configured by hand; a port of the
+    /// kernel's choice by default.
+    pub names_port: Option<UserPort>,
     pub vm_defaults: VmDefaults,
 }
 
@@ -66,6 +69,11 @@ pub struct Url(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SizeText(pub Size);
+
+/// A port that needs no privilege, from 1024 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u16")]
+pub struct UserPort(u16);
 
 /// A configuration that was refused; the text names the line and the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,6 +134,24 @@ impl TryFrom<String> for Url {
             Ok(Self(text))
         } else {
             Err(format!("Not a mirror address: {text:?} (write http://HOST/PATH)"))
+        }
+    }
+}
+
+impl UserPort {
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<u16> for UserPort {
+    type Error = String;
+
+    fn try_from(port: u16) -> Result<Self, Self::Error> {
+        if port >= 1024 {
+            Ok(Self(port))
+        } else {
+            Err(format!("Not a port of a user's: {port} (1024 to 65535)"))
         }
     }
 }

@@ -90,6 +90,21 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_list_each_and_nothing_else() {
+        let listed: Vec<_> = include_str!("../../../docs/logging.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter_map(|(name, rest)| Some((name, rest.split_once(" | ")?.0)))
+            .filter(|(_, id)| id.len() == 32)
+            .collect();
+        let known: Vec<_> = Event::ALL
+            .iter()
+            .map(|event| (event.name(), event.id()))
+            .collect();
+        assert_eq!(listed, known, "in the same order");
+    }
+
+    #[test]
     fn the_catalogue_explains_each_and_nothing_else() {
         let catalogue = include_str!("../../../systemd/banger.catalog");
         let explained: Vec<_> = catalogue
