@@ -1,12 +1,10 @@
 //! The engines that are installed, each asked for its version once as long as it stays the same
 //! file.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use banger_bus::ErrorKind;
@@ -19,6 +17,7 @@ use banger_vmm::firecracker::{self, FirecrackerError};
 use banger_vmm::probe::{self, ProbeError};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::Mutex;
 
 use crate::journal::chain;
 use crate::launch_thread::LaunchThread;
@@ -54,11 +53,15 @@ pub(crate) enum EngineError {
     },
 }
 
-/// What was found.
+/// What was found. Who looks for an engine waits for whoever looks for it already.
 #[derive(Default)]
-pub(crate) struct Engines(Mutex<HashMap<PathBuf, Found>>);
+pub(crate) struct Engines {
+    qemu: Mutex<Option<Found>>,
+    firecracker: Mutex<Option<Found>>,
+}
 
 struct Found {
+    binary: PathBuf,
     file: FileState,
     engine: EngineKind,
 }
@@ -84,35 +87,32 @@ impl Engines {
         slot: Slot,
     ) -> Result<EngineKind, EngineError> {
         let binary = place(engine)?;
-        let ask = |source| EngineError::Ask {
+        let file = FileState::of(&binary).map_err(|source| EngineError::Ask {
             binary: binary.clone(),
             source,
+        })?;
+        let known = match engine {
+            LaunchEngine::Qemu => &self.qemu,
+            LaunchEngine::Firecracker => &self.firecracker,
         };
-        let file = FileState::of(&binary).map_err(ask)?;
-        if let Some(found) = self.known(&binary).filter(|found| found.0 == file) {
-            return Ok(found.1);
+        let mut known = known.lock().await;
+        if let Some(found) = known.as_ref()
+            && found.binary == binary
+            && found.file == file
+        {
+            return Ok(found.engine.clone());
         }
         let text = version(&binary, thread, slot).await?;
         let engine = match engine {
             LaunchEngine::Qemu => EngineKind::Qemu(probe::judge(binary.clone(), &text)?),
             LaunchEngine::Firecracker => EngineKind::Firecracker(firecracker::judge(&binary, &text)?),
         };
-        let found = Found {
+        *known = Some(Found {
+            binary,
             file,
             engine: engine.clone(),
-        };
-        self.table().insert(binary, found);
+        });
         Ok(engine)
-    }
-
-    fn known(&self, binary: &Path) -> Option<(FileState, EngineKind)> {
-        let table = self.table();
-        let found = table.get(binary)?;
-        Some((found.file, found.engine.clone()))
-    }
-
-    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Found>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

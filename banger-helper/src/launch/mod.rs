@@ -11,6 +11,7 @@ mod scope;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use banger_bus::ErrorKind;
@@ -44,6 +45,20 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Launches {
     engines: engines::Engines,
     logs: log::Logs,
+}
+
+/// Looks for the engines while the owner of a new slot prepares his machine: a launch then finds
+/// them known.
+pub(crate) fn warm_up(context: &Arc<Context>, slot: Slot) {
+    let context = context.clone();
+    tokio::spawn(async move {
+        let _busy = context.busy();
+        for engine in LaunchEngine::ALL {
+            // One that is not there is told to whoever wants it.
+            let engines = &context.launches.engines;
+            let _ = engines.find(*engine, &context.launch_thread, slot).await;
+        }
+    });
 }
 
 /// Starts the slot's VMM in its scope, and returns its pidfd. When the caller leaves meanwhile,

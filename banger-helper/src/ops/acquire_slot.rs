@@ -7,7 +7,7 @@ use banger_model::{Event, GuestBridge};
 use super::{Details, Op, unknown};
 use crate::context::Call;
 use crate::slots::SlotEntry;
-use crate::{fail_point, journal, net};
+use crate::{fail_point, journal, launch, net};
 
 /// A slot with its tap, on a network.
 pub struct AcquireSlot {
@@ -42,6 +42,7 @@ impl Op for AcquireSlot {
         let text = format!("Slot {} is uid {}'s now", slot.slot, call.uid);
         let uid = call.uid.to_string();
         journal::tell_of(slot.slot, Event::SlotAcquired, &text, &[("BANGER_UID", &uid)]);
+        launch::warm_up(&call.context, slot.slot);
         Ok(grant)
     }
 }
