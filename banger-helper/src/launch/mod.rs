@@ -247,6 +247,7 @@ impl<'a> Attempt<'a> {
             name: &options.name,
             memory_mib: options.memory_mib,
             emulated: options.accelerator == Accelerator::Tcg,
+            opens_tap: options.engine == LaunchEngine::Firecracker,
             process: &self.process,
         };
         self.scope = true;

@@ -34,6 +34,8 @@ pub(crate) struct ScopeSpec<'a> {
     pub(crate) name: &'a VmName,
     pub(crate) memory_mib: u64,
     pub(crate) emulated: bool,
+    /// Whether it opens its tap by name; otherwise it gets it open.
+    pub(crate) opens_tap: bool,
     pub(crate) process: &'a Pidfd,
 }
 
@@ -101,10 +103,10 @@ fn properties<'a>(scope: &'a ScopeSpec<'_>, by_pidfd: bool) -> Vec<(&'static str
     } else {
         ("PIDs", Variant::from(vec![scope.process.pid()]))
     };
-    let mut devices = vec![("/dev/net/tun", "rw")];
-    if !scope.emulated {
-        devices.push(("/dev/kvm", "rw"));
-    }
+    let devices: Vec<(&str, &str)> = [("/dev/kvm", !scope.emulated), ("/dev/net/tun", scope.opens_tap)]
+        .into_iter()
+        .filter_map(|(device, needed)| needed.then_some((device, "rw")))
+        .collect();
     vec![
         process,
         ("Description", Variant::from(format!("banger VM {}", scope.name))),
