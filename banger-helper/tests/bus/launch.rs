@@ -394,6 +394,32 @@ async fn a_vmm_that_takes_no_notice_is_killed() {
 }
 
 #[tokio::test]
+async fn twenty_at_once_are_twenty_users() {
+    let Some(rig) = Rig::start().await else { return };
+    let alice = rig.alice().await;
+    let mut grants = Vec::new();
+    for _ in 0..20 {
+        grants.push(alice.acquire_slot(0).await.unwrap());
+    }
+    let launches = grants.iter().map(|grant| rig.launch(&alice, grant, "web"));
+    let started = futures_util::future::join_all(launches).await;
+    let mut uids = Vec::new();
+    for (grant, started) in grants.iter().zip(started) {
+        let mut started = started.unwrap();
+        started.arguments().await;
+        let uid = Slot::new(grant.slot).unwrap().uid();
+        assert!(started.status("Uid").starts_with(&uid.to_string()));
+        uids.push(uid);
+    }
+    uids.dedup();
+    assert_eq!((uids.len(), rig.running.systemd.scopes().len()), (20, 20));
+    for result in futures_util::future::join_all(grants.iter().map(|grant| alice.kill(grant.handle))).await {
+        result.unwrap();
+    }
+    rig.nothing_is_left("twenty").await;
+}
+
+#[tokio::test]
 async fn an_older_systemd_gets_the_process_by_its_number() {
     let Some(rig) = Rig::start().await else { return };
     rig.running.systemd.set_starting(Starting::Old);
