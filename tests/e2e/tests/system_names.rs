@@ -126,6 +126,9 @@ async fn the_host_knows_vms_by_name() {
     assert!(is_known(&machine, "alpha.vm").await);
     then(&machine, "systemctl kill -s KILL banger-helper", OF_ALICE).await;
     assert!(is_known(&machine, "alpha.vm").await && !is_known(&machine, "beta.vm").await);
+    // Another link of the same name.
+    then(&machine, "systemctl restart banger-network", OF_ALICE).await;
+    assert!(is_known(&machine, "alpha.vm").await);
     let before = mark(&machine).await;
     banger(&machine, ALICE, &["vm", "delete", "-f", "alpha"])
         .await
