@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use banger_e2e::{ALICE, BOB, Machine, Out, Person, finished, line_with, skipped};
+use banger_e2e::{ALICE, BOB, Machine, NOBODY, Out, Person, finished, line_with, skipped};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -92,6 +92,10 @@ async fn the_host_knows_vms_by_name() {
     }
     let mut install = machine.root(machine.build().join("banger"));
     finished(install.args(["system", "install"]), LIMIT).await.ok();
+    let acquire = "busctl --allow-interactive-authorization=no call org.banger.Helper /org/banger/Helper \
+                   org.banger.Helper AcquireSlot y 0";
+    let refused = machine.run_as(NOBODY, &["sh", "-c", acquire]).await;
+    assert_ne!(refused.status, 0, "{refused}");
     // Who has no session needs the group.
     machine
         .sh("usermod -aG banger bob; systemctl restart user@4343")
@@ -188,6 +192,9 @@ async fn journal(machine: &Machine) {
         let entry = find(&helper, event);
         assert_eq!(entry["MESSAGE_ID"].as_str().map(str::len), Some(32), "{entry}");
     }
+    let denied = find(&helper, "authorization-denied");
+    let said = (&denied["BANGER_UID"], &denied["BANGER_ACTION"]);
+    assert_eq!(said, (&"65534".into(), &"org.banger.helper.acquire-slot".into()));
     let scope = entries(machine, "-u banger-vm-0.scope").await;
     let launched = find(&scope, "vmm-launched");
     assert_eq!(
