@@ -105,20 +105,18 @@ async fn stop() -> Vec<Error> {
         .filter(|unit| unit.load != "not-found")
         .map(|unit| unit.name.as_str())
         .collect();
+    // The owners' daemons stop their guests, and give back their slots while the helper is there.
+    stop_vms(&mut errors).await;
+    // Then nobody can call the helper any more, and so nobody starts another VM.
     let mut doing = async |words: &[&str]| errors.extend(units::systemctl(words).await.err());
-    // First nobody can call the helper any more, by whom VMs are started.
     if !known.is_empty() {
         doing(&[&["disable"], &known[..]].concat()).await;
     }
     if known.contains(&HELPER_UNIT) {
         doing(&["stop", HELPER_UNIT]).await;
     }
-    if let Ok(scopes) = units::loaded(VM_SCOPES).await
-        && !scopes.is_empty()
-    {
-        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
-        doing(&[&["stop"], &scopes[..]].concat()).await;
-    }
+    stop_vms(&mut errors).await;
+    let mut doing = async |words: &[&str]| errors.extend(units::systemctl(words).await.err());
     // Last, when nobody uses it.
     if known.contains(&NETWORK_UNIT) {
         doing(&["stop", NETWORK_UNIT]).await;
@@ -131,6 +129,16 @@ async fn stop() -> Vec<Error> {
     // That nothing had failed is no failure.
     _ = units::systemctl(&["reset-failed", "banger*"]).await;
     errors
+}
+
+async fn stop_vms(errors: &mut Vec<Error>) {
+    let scopes = match units::loaded(VM_SCOPES).await {
+        Ok(scopes) if scopes.is_empty() => return,
+        Ok(scopes) => scopes,
+        Err(error) => return errors.push(error),
+    };
+    let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+    errors.extend(units::systemctl(&[&["stop"], &scopes[..]].concat()).await.err());
 }
 
 /// Ends the daemons of users that run the program which goes: one that cannot find the rest of

@@ -89,6 +89,11 @@ impl Machine {
         finished(self.person(person, words[0]).args(&words[1..]), LIMIT).await
     }
 
+    /// Runs a script as somebody.
+    pub async fn person_sh(&self, person: Person, script: &str) -> Out {
+        finished(self.person(person, "sh").args(["-euc", script]), LIMIT).await
+    }
+
     /// Runs a program as somebody in his own service manager: for polkit that is a process of
     /// his sessions, if he has one.
     pub async fn run_in_session(&self, person: Person, words: &[&str]) -> Out {
