@@ -52,7 +52,7 @@ pub(crate) struct LogRequest {
     pub(crate) options: LogReadOptions,
 }
 
-/// Starts to write the log to a pipe or socket, and returns. The writing ends with the log, when
+/// Starts to write the log to a pipe, and returns. The writing ends with the log, when
 /// nobody reads any more, or when the caller leaves the bus.
 ///
 /// # Errors

@@ -329,25 +329,19 @@ fn exactly_the_engines_files_are_taken() {
 }
 
 #[test]
-fn a_log_is_written_to_pipes_and_sockets_alone() {
+fn a_log_is_written_to_pipes_alone() {
     let place = Place::new();
     let (reader, writer) = rustix::pipe::pipe().unwrap();
-    assert!(check_reader(&writer).is_ok() && check_reader(&stream()).is_ok());
+    assert!(check_reader(&writer).is_ok());
     let file = place.file("file", 10);
     for (fd, expected) in [
         (reader, "must be open for writing only"),
-        (append(&file), "is neither a pipe nor a unix socket"),
-        (
-            write(Path::new("/dev/null")),
-            "is neither a pipe nor a unix socket",
-        ),
+        (append(&file), "is no pipe"),
+        (write(Path::new("/dev/null")), "is no pipe"),
         (named_only(&file), "is not open (O_PATH)"),
-        (
-            UnixListener::bind(place.path("l")).unwrap().into(),
-            "is a listening socket",
-        ),
-        (UnixStream::pair().unwrap().0.into(), ""),
+        // It may be one of journald's, to whom root would seem to speak.
+        (stream(), "is no pipe"),
     ] {
-        assert_eq!(check_reader(&fd).err().unwrap_or_default(), expected);
+        assert_eq!(check_reader(&fd), Err(expected));
     }
 }

@@ -139,8 +139,8 @@ impl HelperObject {
         self.api.list(HelperCaller::new(connection, &header)).await
     }
 
-    /// Writes what the slot's VMM said in its last run, console included, to a pipe or socket of
-    /// the caller's, as `journalctl --output=cat` shows it. Returns at once; the writing ends with
+    /// Writes what the slot's VMM said in its last run, console included, to a pipe of the
+    /// caller's, as `journalctl --output=cat` shows it. Returns at once; the writing ends with
     /// the log, or when nobody reads any more. `org.banger.helper.open-log`.
     async fn open_log(
         &self,
