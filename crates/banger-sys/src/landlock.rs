@@ -182,8 +182,9 @@ fn ruleset(confinement: &Confinement, handled: BitFlags<AccessFs>) -> Result<Rul
 }
 
 fn add(rules: RulesetCreated, fd: impl AsFd, mut rights: BitFlags<AccessFs>) -> io::Result<RulesetCreated> {
-    let stat = rustix::fs::fstat(&fd)?;
-    let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    // A file system that somebody implements must not hold up who is not in its scope yet.
+    let known = crate::file::known(&fd)?;
+    let is_directory = rustix::fs::FileType::from_raw_mode(known.stx_mode.into()).is_dir();
     if !is_directory {
         rights &= AccessFs::from_file(TARGET);
     }
