@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use banger_bus::{Error, ErrorKind};
@@ -14,7 +14,7 @@ use banger_sys::pidfd::{Exit, Pidfd};
 use banger_vmm::VmmEvent;
 use futures_util::{FutureExt, StreamExt};
 use rustix::process::Signal;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, SetOnce, mpsc, watch};
 
 use super::capability::watch_console;
 use super::control::{Ear, Line, Mouth};
@@ -29,6 +29,8 @@ use crate::helper::{Failure, Helper};
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Restarts of a guest that has not once become ready, before it counts as unable to boot.
 const MAX_RESTARTS: u32 = 3;
+/// How long it may take until a VMM's monitor is reached.
+const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 /// One restart is a burst of resets: a kernel tries several ways until one works.
 const BURST: Duration = Duration::from_millis(200);
 /// Longest text of a guest that is kept, in characters.
@@ -38,7 +40,7 @@ const MAX_TEXT: usize = 512;
 pub(super) struct Machine {
     process: Pidfd,
     killer: Killer,
-    monitor: OnceLock<Monitor>,
+    monitor: SetOnce<Monitor>,
     mouth: tokio::sync::Mutex<Option<Mouth>>,
     phase: watch::Sender<Phase>,
     /// A halted guest hears nobody who wants to connect.
@@ -86,7 +88,7 @@ impl Machine {
         Arc::new(Self {
             process,
             killer,
-            monitor: OnceLock::new(),
+            monitor: SetOnce::new(),
             mouth: tokio::sync::Mutex::new(None),
             phase: watch::Sender::new(Phase::Booting),
             resumed: Notify::new(),
@@ -187,8 +189,10 @@ impl Machine {
     /// # Errors
     /// When the monitor does not answer.
     pub(super) async fn halt(&self, halt: bool) -> Result<(), Error> {
-        let not_yet = || Error::new(ErrorKind::EngineFailed, "The VMM's monitor is not reached");
-        let monitor = self.monitor.get().ok_or_else(not_yet)?;
+        // A VMM that was just found again, or just started, is about to be reached.
+        let monitor = tokio::time::timeout(MONITOR_LIMIT, self.monitor.wait())
+            .await
+            .map_err(|_| Error::new(ErrorKind::EngineFailed, "The VMM's monitor is not reached"))?;
         let done = match halt {
             true => monitor.pause().await,
             false => monitor.resume().await,
