@@ -10,27 +10,47 @@ use zbus::{Connection, Variant, fdo};
 use super::{Failure, SystemBus};
 
 /// How long bus and polkit may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(2);
 /// The action that a VM needs first.
 const ACTION: &str = "acquire-slot";
+
+/// What the bus asks systemd to start, an alias of the helper's unit where it is enabled.
+const BUS_UNIT: &str = "dbus-org.banger.Helper.service";
 
 /// What was found.
 pub(crate) type Standing = Result<(), Failure>;
 
 impl SystemBus {
-    /// Whether the helper runs, or starts when it is called.
+    /// Whether the helper runs, or starts when it is called: where system mode is off, the bus
+    /// knows its name and systemd does not know the unit.
     ///
     /// # Errors
     /// When the bus does not answer.
     pub(super) async fn has_helper(&self) -> zbus::Result<bool> {
         let bus = fdo::DBusProxy::new(&self.connection().await?).await?;
         let runs = bus.name_has_owner(BusName::try_from(HELPER_SERVICE)?).await?;
-        Ok(runs
-            || bus
-                .list_activatable_names()
-                .await?
-                .iter()
-                .any(|name| **name == HELPER_SERVICE))
+        if runs {
+            return Ok(true);
+        }
+        let activatable = bus.list_activatable_names().await?;
+        Ok(activatable.iter().any(|name| **name == HELPER_SERVICE) && self.is_enabled().await?)
+    }
+
+    /// Whether systemd would start the helper for the bus. A bus without systemd starts it by itself.
+    async fn is_enabled(&self) -> zbus::Result<bool> {
+        let connection = self.connection().await?;
+        let asked = connection.call_method(
+            Some("org.freedesktop.systemd1"),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "GetUnitFileState",
+            &BUS_UNIT,
+        );
+        Ok(match asked.await {
+            Err(zbus::Error::FDO(error)) => !matches!(*error, fdo::Error::FileNotFound(_)),
+            Err(zbus::Error::MethodError(name, ..)) => name != "org.freedesktop.DBus.Error.FileNotFound",
+            _ => true,
+        })
     }
 
     /// Asks bus and polkit; nobody is asked for a password, and the helper is not started.

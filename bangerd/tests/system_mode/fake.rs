@@ -258,7 +258,7 @@ impl HelperApi for FakeHelper {
         tokio::spawn(async move {
             let acting = async {
                 tokio::join!(
-                    act_monitor(listener(monitor)),
+                    act_monitor(listener(monitor), &guest),
                     act_guest(listener(control), &guest, silent)
                 );
             };
@@ -340,8 +340,8 @@ fn listener(fd: OwnedFd) -> UnixListener {
     UnixListener::from_std(listener).unwrap()
 }
 
-/// Answers to everything that it is done.
-async fn act_monitor(listener: UnixListener) {
+/// Answers to everything that it is done, and quits when it is told to.
+async fn act_monitor(listener: UnixListener, vmm: &Vmm) {
     while let Ok((stream, _)) = listener.accept().await {
         let (reader, mut writer) = stream.into_split();
         let version =
@@ -350,6 +350,9 @@ async fn act_monitor(listener: UnixListener) {
         let mut lines = BufReader::new(reader).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             let asked: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if asked["execute"] == "quit" {
+                vmm.end();
+            }
             let answer = serde_json::json!({"return": {}, "id": asked["id"]});
             if writer
                 .write_all(format!("{answer}\r\n").as_bytes())

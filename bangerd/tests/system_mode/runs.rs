@@ -146,7 +146,7 @@ async fn what_the_helper_refuses_is_no_reason_for_user_mode() {
 }
 
 #[tokio::test]
-async fn a_killed_vm_is_killed_by_the_helper_or_by_its_monitor() {
+async fn a_killed_vm_is_killed_by_the_helper() {
     if !can_run() {
         return;
     }
@@ -162,6 +162,38 @@ async fn a_killed_vm_is_killed_by_the_helper_or_by_its_monitor() {
         (daemon.state().await.as_str(), rig.helper.slots()),
         ("stopped", 0)
     );
+}
+
+#[tokio::test]
+async fn a_helper_that_refuses_leaves_a_note_and_no_vmm() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::new().await;
+    let mut daemon = rig.start("").await;
+    daemon.create("public").await;
+    daemon.start_vm().await.unwrap();
+    // Its owner has logged out, say. The monitor is his own.
+    rig.helper.refuse("Kill", HelperError::AccessDenied("No".into()));
+    let killed = daemon.vm().await.kill().await;
+    assert_eq!(daemon.end(killed).await.unwrap().error, None);
+    assert_eq!(daemon.state().await, "stopped");
+
+    daemon.start_vm().await.unwrap();
+    rig.helper
+        .refuse("ReleaseSlot", HelperError::AccessDenied("No".into()));
+    assert_eq!(daemon.stop_vm().await.unwrap().error, None);
+    assert_eq!(
+        (daemon.state().await.as_str(), rig.helper.slots()),
+        ("stopped", 1)
+    );
+    let error = daemon.start_vm().await.unwrap().error.unwrap();
+    assert_eq!(error.kind, ErrorKind::NotAuthorized, "{error}");
+    rig.helper.allow();
+    assert_eq!(daemon.start_vm().await.unwrap().error, None);
+    assert_eq!(rig.helper.slots(), 1);
+    daemon.stop_vm().await.unwrap();
+    assert_eq!(rig.helper.slots(), 0);
 }
 
 #[tokio::test]

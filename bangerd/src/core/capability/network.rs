@@ -56,18 +56,22 @@ fn bridge_of(network: NetworkMode) -> GuestBridge {
     }
 }
 
-/// The guest's side of it. A network that reaches nothing has no gateway and no resolver, so
-/// that programs in the guest fail at once instead of waiting.
+/// The guest's side of it. A network that reaches nothing has no resolver, and no gateway where
+/// the host is reached without, so that programs in the guest fail at once instead of waiting.
 pub(super) fn identity(vm: &VmRecord) -> GuestNetwork {
     let public = vm.spec.network == NetworkMode::Public;
     if let Some(held) = vm.slot {
-        let (gateway, resolver) = (held.bridge.gateway(), HOST_ADDRESS);
         return GuestNetwork {
             mac: mac_text(held.slot.mac()),
             address: held.slot.address(held.bridge).into(),
             prefix: held.bridge.network().1,
-            gateway: public.then_some(gateway.into()),
-            dns: if public { vec![resolver.into()] } else { Vec::new() },
+            // On the closed bridge too: by it the guest answers the host, and nobody else does.
+            gateway: Some(held.bridge.gateway().into()),
+            dns: if public {
+                vec![HOST_ADDRESS.into()]
+            } else {
+                Vec::new()
+            },
         };
     }
     GuestNetwork {
