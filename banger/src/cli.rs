@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completion, daemon, doctor, image, kernel, man, ssh_config, system, version, vm};
+use crate::commands::{
+    completion, daemon, doctor, engine, image, kernel, man, ssh_config, system, version, vm,
+};
 use crate::error::Result;
 use crate::exit;
 
@@ -31,6 +33,9 @@ enum Command {
     /// Kernels that VMs boot
     #[command(subcommand)]
     Kernel(Kernel),
+    /// Programs that run VMs
+    #[command(subcommand)]
+    Engine(Engine),
     /// List VMs: the same as `banger vm list`
     Ps(vm::list::List),
     Doctor(doctor::Doctor),
@@ -98,6 +103,11 @@ enum Kernel {
 }
 
 #[derive(Debug, Subcommand)]
+enum Engine {
+    Install(engine::install::Install),
+}
+
+#[derive(Debug, Subcommand)]
 enum Daemon {
     Status(daemon::status::Status),
 }
@@ -116,6 +126,7 @@ impl Cli {
             Command::Vm(vm) => return vm.run().await,
             Command::Image(image) => image.run().await,
             Command::Kernel(kernel) => kernel.run().await,
+            Command::Engine(Engine::Install(install)) => install.run().await,
             Command::Ps(list) => list.run().await,
             Command::Doctor(doctor) => doctor.run().await,
             Command::SshConfig(config) => config.run().await,

@@ -6,6 +6,7 @@ mod catalog;
 mod config;
 mod core;
 mod doctor;
+mod engine_install;
 mod fail_point;
 mod guest;
 mod helper;
@@ -57,6 +58,9 @@ enum Command {
     /// Make a file system of layers as the daemon says on standard input
     #[command(hide = true)]
     ImageUnpack,
+    /// Put an engine of the catalogue where all users' VMs find it
+    #[command(hide = true)]
+    EngineInstall { name: String },
     /// Run a few instructions of a guest
     #[command(hide = true)]
     KvmProbe,
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor { json, strict }) => doctor::run(json, strict),
         Some(Command::VmmLaunch) => banger_sys::launch::run_launcher(),
         Some(Command::ImageUnpack) => banger_image::unpack::run_child(),
+        Some(Command::EngineInstall { name }) => engine_install::run(&name),
         Some(Command::KvmProbe) => banger_sys::kvm::run_kvm_probe_child(),
         #[cfg(debug_assertions)]
         Some(Command::FailPoints) => list_fail_points(),

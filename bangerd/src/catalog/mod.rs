@@ -8,3 +8,4 @@ mod offers;
 mod turns;
 
 pub(crate) use library::Library;
+pub(crate) use offers::host as host_catalog;

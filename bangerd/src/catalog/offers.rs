@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use banger_image::Result;
 use banger_image::catalog::{Catalog, Fragments};
+use banger_image::{Error, Result};
 use banger_model::Dirs;
 
 /// The host's fragments; the owner's come after them and win.
@@ -14,18 +14,27 @@ const SYSTEM: &str = "/etc/banger/catalog.d";
 /// # Errors
 /// When a fragment of the owner's is refused, or the fragments cannot be read.
 pub(super) fn read(dirs: &Dirs) -> Result<Catalog> {
-    let mut catalog = Catalog::embedded();
-    let host = Fragments::read(Path::new(SYSTEM))?;
-    for error in &host.refused {
+    let (mut catalog, refused) = host()?;
+    for error in &refused {
         tracing::warn!(%error, "A fragment of the host's catalogue is not used");
     }
-    catalog.extend(host.catalog);
     let own = Fragments::read(&dirs.config.join("catalog.d"))?;
     if let Some(error) = own.refused.into_iter().next() {
         return Err(error);
     }
     catalog.extend(own.catalog);
     Ok(catalog)
+}
+
+/// The catalogue that is everybody's on this host, and why fragments of it are not used. Blocks.
+///
+/// # Errors
+/// When the fragments cannot be read.
+pub(crate) fn host() -> Result<(Catalog, Vec<Error>)> {
+    let mut catalog = Catalog::embedded();
+    let host = Fragments::read(Path::new(SYSTEM))?;
+    catalog.extend(host.catalog);
+    Ok((catalog, host.refused))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod source;
 mod tried;
 mod url;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use banger_model::{ImageName, KernelName};
 use serde::Deserialize;
@@ -37,6 +37,8 @@ pub struct Catalog {
     kernels: Vec<KernelEntry>,
     #[serde(default, rename = "image")]
     images: Vec<ImageEntry>,
+    #[serde(default, rename = "engine")]
+    engines: Vec<EngineEntry>,
 }
 
 /// A kernel of the catalogue. Its name stays with what was pulled, as an alias.
@@ -61,6 +63,17 @@ pub struct ImageEntry {
     /// Tried in this order.
     #[serde(rename = "source")]
     pub sources: Vec<ImageSource>,
+}
+
+/// An engine that is in no distribution: an archive (tar, gzip) that holds its program.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineEntry {
+    pub name: Word,
+    pub version: Word,
+    /// The program's path in the archive.
+    pub member: PathBuf,
+    pub source: BundleSource,
 }
 
 impl Catalog {
@@ -101,6 +114,7 @@ impl Catalog {
     pub fn extend(&mut self, other: Self) {
         self.kernels.extend(other.kernels);
         self.images.extend(other.images);
+        self.engines.extend(other.engines);
     }
 
     /// The kernels, each name once.
@@ -136,8 +150,17 @@ impl Catalog {
             .ok_or_else(|| Error::NotInCatalogue(name.to_string()))
     }
 
+    /// # Errors
+    /// [`Error::NotInCatalogue`].
+    pub fn engine(&self, name: &str) -> Result<&EngineEntry> {
+        self.engines
+            .iter()
+            .rfind(|entry| entry.name.as_str() == name)
+            .ok_or_else(|| Error::NotInCatalogue(name.to_owned()))
+    }
+
     fn check(&self) -> Result<(), String> {
-        if self.kernels.len() + self.images.len() > MAX_ENTRIES {
+        if self.kernels.len() + self.images.len() + self.engines.len() > MAX_ENTRIES {
             return Err(format!("more than {MAX_ENTRIES} entries"));
         }
         let kernels = self
@@ -175,7 +198,8 @@ impl Catalog {
             ImageSource::Bundle(bundle) => Some(bundle),
             ImageSource::Recipe(_) | ImageSource::Oci { .. } => None,
         });
-        for bundle in kernels.chain(images) {
+        let engines = self.engines.iter_mut().map(|entry| &mut entry.source);
+        for bundle in kernels.chain(images).chain(engines) {
             bundle.url.resolve(base)?;
         }
         Ok(())

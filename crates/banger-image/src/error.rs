@@ -58,6 +58,8 @@ pub enum Error {
         "No such kernel: {0} (banger kernel list shows what is here, banger kernel list --available what can be pulled)"
     )]
     NoSuchKernel(String),
+    #[error("The release of {name} is not usable: {reason}")]
+    Engine { name: String, reason: String },
     #[error("Not in the catalogue: {0}")]
     NotInCatalogue(String),
     #[error("{what} {name} exists: choose another name, or delete it first")]

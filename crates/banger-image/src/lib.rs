@@ -12,6 +12,7 @@ pub mod bundle;
 pub mod catalog;
 mod digest;
 pub mod disk;
+pub mod engine;
 mod error;
 pub mod ext4;
 mod group;

@@ -68,6 +68,11 @@ impl Verified {
         })
     }
 
+    /// The file itself, at its start, for who is to read something else than a bundle of ours.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
     /// Unpacks it into an empty file, as [`super::read`] does, in a process that is confined.
     ///
     /// # Errors

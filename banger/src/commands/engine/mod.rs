@@ -1,0 +1,3 @@
+//! `banger engine …`: what runs the guests.
+
+pub(crate) mod install;
