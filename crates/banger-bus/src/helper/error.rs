@@ -54,7 +54,16 @@ impl From<zbus::Error> for HelperError {
     fn from(error: zbus::Error) -> Self {
         match error {
             zbus::Error::MethodError(name, text, _) => {
-                Self::Refused(Error::from_name(name.as_str(), &text.unwrap_or_default()))
+                let text = text.unwrap_or_default();
+                if name.starts_with("org.banger.") {
+                    Self::Refused(Error::from_name(name.as_str(), &text))
+                } else {
+                    // systemd's, which could not start it: the helper has no such names.
+                    Self::new(
+                        ErrorKind::HelperUnavailable,
+                        format!("Cannot start banger-helper: {text}"),
+                    )
+                }
             }
             zbus::Error::FDO(error) => match *error {
                 zbus::fdo::Error::AccessDenied(text) => Self::AccessDenied(text),
@@ -107,5 +116,32 @@ impl zbus::DBusError for HelperError {
             Self::AccessDenied(text) | Self::AuthorizationRequired(text) => Some(text),
             Self::Refused(error) => error.description(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where system mode is off, PID 1 answers for the helper.
+    #[test]
+    fn what_is_not_the_helper_s_own_is_its_absence() {
+        let told = |name: &'static str| {
+            let name = ErrorName::from_static_str_unchecked(name);
+            let message = Message::method_call("/a", "B").build(&()).unwrap();
+            HelperError::from(zbus::Error::MethodError(
+                name.into(),
+                Some("x".to_owned()),
+                message,
+            ))
+        };
+        let HelperError::Refused(error) = told("org.freedesktop.systemd1.NoSuchUnit") else {
+            panic!("not refused");
+        };
+        assert_eq!(error.kind, ErrorKind::HelperUnavailable);
+        assert_eq!(
+            told("org.banger.Error.NoSuchSlot"),
+            HelperError::new(ErrorKind::NoSuchSlot, "x")
+        );
     }
 }
