@@ -282,20 +282,12 @@ async fn stopped_by_systemd(machine: &Machine) {
     assert!(log.contains("reboot: Power down"), "the guest was asked: {log}");
 }
 
-/// Stops the scope, and waits until the VM's daemon has heard of its end.
 async fn stop_scope(machine: &Machine) {
-    let ends = text(
-        machine,
-        "journalctl -q --no-pager -o cat -t bangerd | grep -c 'The VM has ' || true",
-    )
-    .await;
-    let next = ends.parse::<u32>().unwrap() + 1;
     let start = Instant::now();
     machine.sh(&format!("systemctl stop {SCOPE}")).await.ok();
     println!("systemctl stop {SCOPE}: {} ms", start.elapsed().as_millis());
-    let wait =
-        format!("grep -m {next} 'The VM has ' < <(journalctl -q -f -n all -o cat -t bangerd) | tail -n 1");
-    println!("{}", text(machine, &wait).await);
+    // The next daemon looks what became of the VM before it answers.
+    machine.sh("pkill -KILL -u alice -x bangerd").await.ok();
 }
 
 #[tokio::test]
