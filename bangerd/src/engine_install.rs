@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use banger_image::catalog::EngineEntry;
 use banger_image::oci::{Registry, RetryPolicy, cache};
 use banger_image::{Cancel, Progress, engine};
-use banger_model::Dirs;
 use banger_vmm::firecracker::{self, INSTALL_PLACE};
 use rustix::process::geteuid;
 
@@ -16,6 +15,8 @@ use crate::core::error::chain;
 
 /// What can be installed so.
 const FIRECRACKER: &str = "firecracker";
+/// Where the release is until it is installed: root may have no home.
+const CACHE: &str = "/var/cache/banger-engine";
 /// How an entry looks; its digest is for whoever has compared it with the project's own.
 const EXAMPLE: &str = r#"[[engine]]
 name = "firecracker"
@@ -57,8 +58,12 @@ fn install(name: &str) -> Result<String, String> {
         tell(&format!("Warning: {}", chain(&error)));
     }
     let entry = catalog.engine(name).map_err(|_| no_entry(name))?;
-    let dirs = Dirs::resolve(|key| std::env::var_os(key)).map_err(|e| e.to_string())?;
-    place(entry, Path::new(INSTALL_PLACE), &dirs.cache)
+    let installed = place(entry, Path::new(INSTALL_PLACE), Path::new(CACHE));
+    // A part of a download is of use to the next try, all of it to nobody.
+    if installed.is_ok() {
+        let _ = std::fs::remove_dir_all(CACHE);
+    }
+    installed
 }
 
 /// Tries the program before it takes the place of an older one.
