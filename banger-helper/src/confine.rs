@@ -12,10 +12,12 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::launch_thread::LaunchThread;
 
-/// Taps, and becoming a slot's uid. Nothing that gets around the rights of files.
+/// Taps, becoming a slot's uid, and emptying its bounding set. Nothing that gets around the rights
+/// of files.
 const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETGID);
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP);
 
 /// Where the helper keeps its state.
 #[derive(Debug, Clone)]

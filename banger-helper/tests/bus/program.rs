@@ -159,8 +159,8 @@ async fn it_has_given_up_what_it_does_not_need() {
         return;
     }
     let running = Running::start(60).await;
-    // CAP_NET_ADMIN (12), CAP_SETGID (6), CAP_SETUID (7) of linux/capability.h.
-    let kept = format!("{:016x}", (1 << 12) | (1 << 7) | (1 << 6));
+    // CAP_NET_ADMIN (12), CAP_SETPCAP (8), CAP_SETUID (7), CAP_SETGID (6) of linux/capability.h.
+    let kept = format!("{:016x}", (1 << 12) | (1 << 8) | (1 << 7) | (1 << 6));
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         assert_eq!(running.status(set), kept, "{set}");
     }

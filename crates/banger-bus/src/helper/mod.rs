@@ -1,6 +1,7 @@
 //! `org.banger.Helper` on the system bus: the few privileged parts of a VM's life. It takes
 //! integers, 128-bit handles and descriptors; the one text that it takes is a VM's name, which
-//! ends in descriptions for people and in no rule, path, unit name or command line.
+//! ends in descriptions for people (the scope's, the journal's, the engine's own option for a
+//! machine's name, for which it has 1 to 63 of a-z, 0-9 and '-') and in no rule, path or unit name.
 //!
 //! Every method is authorised by polkit, by the action that its documentation names, before its
 //! arguments are looked at. A handle of another uid is answered as one that does not exist.
