@@ -2,271 +2,20 @@
 //! real one, with its capabilities and Landlock; the VMM is a script, PID 1 a stand-in that
 //! knows scopes.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+mod rig;
+
+use std::io::BufReader;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 
 use banger_bus::HelperProxy;
-use banger_bus::helper::{FileRole, HelperError, LaunchOptions, LogReadOptions, SlotGrant};
+use banger_bus::helper::{LaunchOptions, LogReadOptions};
 use banger_helper::fail_point::POINTS;
 use banger_model::Slot;
-use banger_sys::file::sealed_memfd;
-use banger_sys::pidfd::{Exit, Pidfd};
 
-use crate::program::Running;
-use crate::support::{ALICE, BOB, LIMIT, Starting, can_run, proxy, within};
+use crate::support::{ALICE, BOB, Starting, proxy, within};
 
-/// Stands in for QEMU: the VM's name says what it does.
-const ENGINE: &str = r#"#!/bin/sh
-case "$1" in --version) echo 'QEMU emulator version 8.2.1'; exit;; esac
-for word in "$@"; do echo "$word"; done
-case "$*" in
-    *guest=ends*) echo 'no such machine' >&2; exit 3;;
-    *guest=stubborn*) trap '' TERM;;
-esac
-echo started
-exec sleep 1000
-"#;
-
-/// What stands in for journalctl.
-const JOURNALCTL: &str = r#"#!/bin/sh
-for word in "$@"; do echo "$word"; done
-case "$*" in *--follow*) exec sleep 1000;; esac
-"#;
-
-struct Rig {
-    running: Running,
-    /// Beside the helper, where it may execute.
-    programs: tempfile::TempDir,
-    files: tempfile::TempDir,
-}
-
-/// A launch of Alice's, from outside.
-struct Started {
-    process: Pidfd,
-    console: Option<BufReader<File>>,
-    log: File,
-}
-
-impl Rig {
-    /// `None` where it cannot run.
-    async fn start() -> Option<Self> {
-        if !can_run() {
-            return None;
-        }
-        let own = std::env::current_exe().unwrap();
-        let programs = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
-        let everybody = || PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(programs.path(), everybody()).unwrap();
-        for (name, script) in [("engine", ENGINE), ("journalctl", JOURNALCTL)] {
-            let path = programs.path().join(name);
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(path, everybody()).unwrap();
-        }
-        let files = tempfile::tempdir().unwrap();
-        std::os::unix::fs::chown(files.path(), Some(ALICE), None).unwrap();
-        let running = Running::start_failing("").await;
-        let mut rig = Self {
-            running,
-            programs,
-            files,
-        };
-        rig.restart("").await;
-        Some(rig)
-    }
-
-    async fn restart(&mut self, failing_at: &str) {
-        self.restart_with(&self.programs.path().join("engine"), failing_at)
-            .await;
-    }
-
-    async fn restart_with(&mut self, engine: &Path, failing_at: &str) {
-        let journalctl = self.programs.path().join("journalctl");
-        let environment = [
-            ("BANGER_TEST_ENGINE", engine.to_str().unwrap()),
-            ("BANGER_TEST_JOURNALCTL", journalctl.to_str().unwrap()),
-            ("BANGER_FAIL_POINT", failing_at),
-        ];
-        self.running.restart_with(&environment).await;
-    }
-
-    async fn alice(&self) -> HelperProxy<'static> {
-        proxy(&self.running.bus.connect(ALICE).await).await
-    }
-
-    fn file(&self, name: &str, bytes: u64) -> PathBuf {
-        let path = self.files.path().join(name);
-        File::create(&path).unwrap().set_len(bytes).unwrap();
-        std::os::unix::fs::chown(&path, Some(ALICE), None).unwrap();
-        path
-    }
-
-    /// All of Alice's that QEMU takes, and the ends from which console and log are read.
-    fn parts(&self) -> (HashMap<u8, OwnedFd>, File, File) {
-        let (console, console_end) = std::io::pipe().unwrap();
-        let (log, log_end) = std::io::pipe().unwrap();
-        let listen = |name: &str| {
-            let path = self.files.path().join(name);
-            let _ = std::fs::remove_file(&path);
-            let fd = OwnedFd::from(UnixListener::bind(path).unwrap());
-            of_alice(&fd);
-            fd
-        };
-        let initrd = sealed_memfd("initrd", &[b"x"]).unwrap();
-        of_alice(&initrd);
-        let disk = self.file("disk", 1 << 20);
-        let disk = File::options().read(true).write(true).open(disk).unwrap();
-        let files = [
-            (
-                FileRole::Kernel,
-                File::open(self.file("kernel", 4096)).unwrap().into(),
-            ),
-            (FileRole::Initrd, initrd),
-            (FileRole::RootDisk, disk.into()),
-            (FileRole::Console, console_end.into()),
-            (FileRole::Log, log_end.into()),
-            (FileRole::Control, listen("control")),
-            (FileRole::Monitor, listen("monitor")),
-        ];
-        let files = files.into_iter().map(|(role, fd)| (role.number(), fd)).collect();
-        (files, OwnedFd::from(console).into(), OwnedFd::from(log).into())
-    }
-
-    async fn launch(
-        &self,
-        alice: &HelperProxy<'_>,
-        grant: &SlotGrant,
-        name: &str,
-    ) -> Result<Started, HelperError> {
-        let (files, console, log) = self.parts();
-        let process = within(alice.launch(grant.handle, options(name), wire(&files))).await?;
-        Ok(Started {
-            process: Pidfd::from_fd(process.into()).unwrap(),
-            console: Some(BufReader::new(console)),
-            log,
-        })
-    }
-
-    /// The processes in the helper's network namespace; one that has ended and waits for its
-    /// parent is in none.
-    fn processes(&self) -> Vec<PathBuf> {
-        let network = self.running.network();
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        let paths = entries.map(|entry| entry.path());
-        let here = |path: &PathBuf| std::fs::read_link(path.join("ns/net")).is_ok_and(|net| net == network);
-        paths.filter(here).collect()
-    }
-
-    /// Those with a slot's uid.
-    fn vmms(&self) -> Vec<Pidfd> {
-        let mut vmms = self.processes();
-        vmms.retain(|path| {
-            path.metadata()
-                .is_ok_and(|meta| Slot::of_uid(meta.uid()).is_some())
-        });
-        vmms.iter().filter_map(|path| open(path)).collect()
-    }
-
-    /// Those that read the journal, by their environment.
-    fn log_readers(&self) -> Vec<Pidfd> {
-        let mut readers = self.processes();
-        readers.retain(|path| {
-            let environment = std::fs::read_to_string(path.join("environ")).unwrap_or_default();
-            environment.contains("LC_ALL=C.UTF-8") && !environment.contains("DBUS_SYSTEM")
-        });
-        readers.iter().filter_map(|path| open(path)).collect()
-    }
-
-    /// Nothing of any VMM is left.
-    async fn nothing_is_left(&self, why: &str) {
-        self.running.systemd.wait_for(<[String]>::is_empty).await;
-        // One that was killed may still be ending.
-        for process in self.vmms() {
-            let _ = tokio::time::timeout(LIMIT, process.exited()).await;
-        }
-        assert_eq!(self.vmms().len(), 0, "{why}");
-    }
-}
-
-impl Drop for Rig {
-    /// What a failed test has left.
-    fn drop(&mut self) {
-        for process in self.vmms() {
-            let _ = process.send_signal(rustix::process::Signal::KILL);
-        }
-    }
-}
-
-impl Started {
-    /// Its arguments, once it has started.
-    async fn arguments(&mut self) -> Vec<String> {
-        let console = self.console.take().unwrap();
-        let (lines, console) = lines_until(console, "started").await;
-        self.console = Some(console);
-        lines
-    }
-
-    fn proc(&self, name: &str) -> PathBuf {
-        Path::new("/proc").join(self.process.pid().to_string()).join(name)
-    }
-
-    fn status(&self, field: &str) -> String {
-        let status = std::fs::read_to_string(self.proc("status")).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{field}:")));
-        let words: Vec<&str> = line.unwrap().split_ascii_whitespace().collect();
-        words.join(" ")
-    }
-}
-
-/// The lines up to this one, or to the end. The bus is served meanwhile.
-async fn lines_until<R: BufRead + Send + 'static>(mut reader: R, last: &'static str) -> (Vec<String>, R) {
-    let reading = tokio::task::spawn_blocking(move || {
-        let lines = reader.by_ref().lines().map(Result::unwrap);
-        let lines = lines.take_while(|line| line != last).collect();
-        (lines, reader)
-    });
-    within(reading).await.unwrap()
-}
-
-/// The process that `/proc/PID` is about.
-fn open(path: &Path) -> Option<Pidfd> {
-    let pid = path.file_name()?.to_str()?.parse().ok()?;
-    Pidfd::open(pid).ok()
-}
-
-fn of_alice(fd: &OwnedFd) {
-    let alice = rustix::process::Uid::from_raw(ALICE);
-    rustix::fs::fchown(fd, Some(alice), None).unwrap();
-}
-
-fn wire(files: &HashMap<u8, OwnedFd>) -> HashMap<u8, zbus::wire::OwnedFd> {
-    let copy = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned().unwrap().into();
-    files.iter().map(|(role, fd)| (*role, copy(fd))).collect()
-}
-
-fn options(name: &str) -> LaunchOptions {
-    LaunchOptions {
-        engine: Some(0),
-        emulated: Some(true),
-        vcpus: Some(2),
-        memory_mib: Some(512),
-        id: Some((1, 2)),
-        name: Some(name.to_owned()),
-    }
-}
-
-fn kind(error: &HelperError) -> &'static str {
-    let HelperError::Refused(error) = error else {
-        panic!("{error}")
-    };
-    error.kind.name().rsplit('.').next().unwrap()
-}
+use rig::{Rig, kind, lines_until, options, wire};
 
 #[tokio::test]
 async fn a_vmm_is_its_slots_user_in_its_scope() {
@@ -298,16 +47,16 @@ async fn a_vmm_is_its_slots_user_in_its_scope() {
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(started.status(set), none, "{set}");
     }
+    // The shell has its script open until it becomes what it executes last.
+    let script = rig.programs.path().join("engine");
     let mut open: Vec<u32> = std::fs::read_dir(started.proc("fd"))
         .unwrap()
-        .map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .map(Result::unwrap)
+        .filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file != script))
+        .map(|fd| fd.file_name().to_str().unwrap().parse().unwrap())
         .collect();
     open.sort_unstable();
-    assert_eq!(
-        open,
-        [0, 1, 2, 10, 11, 12, 13, 14, 15],
-        "and the script, as its shell has it"
-    );
+    assert_eq!(open, [0, 1, 2, 10, 11, 12, 13, 14, 15]);
     let environment = std::fs::read_to_string(started.proc("environ")).unwrap();
     // The shell's own besides.
     let mut environment: Vec<&str> = environment.split_terminator('\0').collect();
@@ -460,9 +209,11 @@ async fn an_engine_that_cannot_be_used_is_told() {
     let alice = rig.alice().await;
     let grant = alice.acquire_slot(0).await.unwrap();
     // It starts, and ends at once: its own words are in the log.
-    let started = rig.launch(&alice, &grant, "ends").await.unwrap();
-    assert_eq!(within(started.process.exited()).await.unwrap(), Exit::Code(3));
-    let (words, _) = lines_until(BufReader::new(started.log), "").await;
+    let (files, _console, log) = rig.parts();
+    let launching = alice.launch(grant.handle, options("ends"), wire(&files));
+    within(launching).await.unwrap();
+    drop(files);
+    let (words, _) = lines_until(BufReader::new(log), "").await;
     assert_eq!(words, ["no such machine"]);
     rig.nothing_is_left("ended").await;
 
@@ -503,9 +254,13 @@ async fn an_engine_that_cannot_be_used_is_told() {
 #[tokio::test]
 async fn a_caller_who_leaves_takes_his_launch_with_him() {
     let Some(rig) = Rig::start().await else { return };
-    rig.running.systemd.set_starting(Starting::Hangs);
     let alice = rig.alice().await;
     let grant = alice.acquire_slot(0).await.unwrap();
+    // After this nobody asks the engine for its version any more, as another process of the slot.
+    rig.launch(&alice, &grant, "web").await.unwrap().arguments().await;
+    alice.kill(grant.handle).await.unwrap();
+    rig.nothing_is_left("killed").await;
+    rig.running.systemd.set_starting(Starting::Hangs);
     let (files, console, _log) = rig.parts();
     let connection = alice.inner().connection().clone();
     let launching = tokio::spawn(async move {
