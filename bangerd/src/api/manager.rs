@@ -40,7 +40,11 @@ impl ManagerApi for Manager {
     }
 
     fn mode(&self) -> String {
-        let mode = if self.core.is_system_mode() { "system" } else { "user" };
+        let mode = if self.core.is_system_mode() {
+            "system"
+        } else {
+            "user"
+        };
         mode.to_owned()
     }
 
