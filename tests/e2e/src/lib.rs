@@ -7,6 +7,7 @@ pub mod disk;
 mod guest;
 pub mod layer;
 pub mod layout;
+mod nested;
 mod processes;
 pub mod proxy;
 mod pty;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use audit::Audit;
 pub use bus::Bus;
+pub use nested::Nested;
 pub use pty::Pty;
 pub use rig::{Out, Rig, finished};
 pub use store::{BARE, Content, DEBIAN, KERNEL, mke2fs};
