@@ -5,6 +5,7 @@ use std::time::Duration;
 use banger_sys::kvm::{KvmProbe, probe_kvm};
 use banger_sys::landlock;
 use banger_vmm::Accelerator;
+use banger_vmm::firecracker::{FirecrackerError, installed};
 use banger_vmm::probe::{choose_accelerator, find_qemu};
 
 use super::report::Report;
@@ -87,5 +88,24 @@ pub(super) async fn engines(report: &mut Report) {
             "apt install qemu-system-x86 (Fedora: dnf install qemu-system-x86-core)",
         ),
     }
-    report.info("engine-firecracker", "Not used in user mode");
+    firecracker(report).await;
+}
+
+/// For system mode alone; a machine without it lacks nothing.
+async fn firecracker(report: &mut Report) {
+    match installed().await {
+        Ok(found) => {
+            let text = format!("Firecracker {} for VMs of system mode", found.version);
+            report.ok("engine-firecracker", text);
+            report.detail(found.binary.display().to_string());
+        }
+        Err(FirecrackerError::Missing) => {
+            report.info("engine-firecracker", "Not installed; only system mode uses it");
+        }
+        Err(error) => report.warning(
+            "engine-firecracker",
+            chain(&error),
+            "VMs run by QEMU instead. Replace it: `sudo banger engine install firecracker`.",
+        ),
+    }
 }
