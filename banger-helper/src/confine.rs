@@ -112,6 +112,12 @@ fn programs() -> Vec<FileRule> {
     // Another prefix, or an unpacked build.
     let own = std::env::current_exe().ok();
     paths.extend(own.as_deref().and_then(Path::parent).map(Path::to_owned));
+    // A test's engine.
+    #[cfg(debug_assertions)]
+    paths.extend(
+        std::env::var_os(crate::launch::TEST_ENGINE)
+            .and_then(|engine| Path::new(&engine).parent().map(Path::to_owned)),
+    );
     let rules = paths.into_iter();
     rules
         .map(|path| FileRule::path(path, FileAccess::ReadExecute))

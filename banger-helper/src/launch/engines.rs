@@ -30,7 +30,7 @@ const OPEN_FILES: u64 = 64;
 const MAX_VERSION: u64 = 4096;
 /// In debug builds: a program to be used as whichever engine is asked for.
 #[cfg(debug_assertions)]
-const TEST_ENGINE: &str = "BANGER_TEST_ENGINE";
+pub(crate) const TEST_ENGINE: &str = "BANGER_TEST_ENGINE";
 
 /// Why an engine cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -28,8 +28,11 @@ use banger_vmm::{
 use crate::context::{Call, Context};
 use crate::fail_point::hit;
 use crate::journal::{self, Priority, chain};
+
 use crate::net;
 use crate::slots::{LockedSlot, Run};
+#[cfg(debug_assertions)]
+pub(crate) use engines::TEST_ENGINE;
 
 pub(crate) use files::{Files, check_reader};
 pub(crate) use log::{LogRequest, open_log};

@@ -42,6 +42,8 @@ pub(super) struct Machine {
     killer: Killer,
     monitor: SetOnce<Monitor>,
     mouth: tokio::sync::Mutex<Option<Mouth>>,
+    /// Set once the control channel was reached, or cannot be.
+    tried: SetOnce<()>,
     phase: watch::Sender<Phase>,
     /// A halted guest hears nobody who wants to connect.
     resumed: Notify,
@@ -90,6 +92,7 @@ impl Machine {
             killer,
             monitor: SetOnce::new(),
             mouth: tokio::sync::Mutex::new(None),
+            tried: SetOnce::new(),
             phase: watch::Sender::new(Phase::Booting),
             resumed: Notify::new(),
             ending: Mutex::new(None),
@@ -163,6 +166,14 @@ impl Machine {
 
     /// Asks the guest to shut down: its agent, else its power button. False when neither hears.
     pub(super) async fn ask_to_shut_down(&self) -> bool {
+        // A VMM that was just found again is about to be reached.
+        let reached = async {
+            tokio::select! {
+                _ = self.tried.wait() => {}
+                () = self.ended() => {}
+            }
+        };
+        let _ = tokio::time::timeout(MONITOR_LIMIT, reached).await;
         if let Some(monitor) = self.monitor.get() {
             // A halted machine hears nothing; one that runs does not mind.
             let _ = monitor.resume().await;
@@ -241,9 +252,13 @@ async fn watch(vm: Arc<Vm>, machine: Arc<Machine>, adopted: bool) {
             heard = &mut hearing => match heard {
                 Ok((hears, mouth)) => {
                     *machine.mouth.lock().await = Some(mouth);
+                    let _ = machine.tried.set(());
                     ear = Some(hears);
                 }
-                Err(e) => tracing::warn!(vm = %vm.name(), error = %e, "The guest's control channel cannot be reached"),
+                Err(e) => {
+                    tracing::warn!(vm = %vm.name(), error = %e, "The guest's control channel cannot be reached");
+                    let _ = machine.tried.set(());
+                }
             },
             event = next(events.as_mut().map(mpsc::Receiver::recv)) => match event {
                 Some(event) => on_event(&vm, &machine, &mut seen, &event).await,

@@ -188,12 +188,22 @@ fn adopt(vm: &Arc<Vm>, process: Pidfd) {
         None => Killer::Signal,
     };
     let machine = Machine::new(process, killer);
-    if vm.state() == VmState::Stopping {
-        // The earlier daemon had asked the guest.
+    let stopping = vm.state() == VmState::Stopping;
+    if stopping {
         machine.will_end(StopReason::Requested, "");
     }
     vm.set_machine(Some(machine.clone()));
     machine::spawn_watch(vm, machine, true);
+    if stopping {
+        // The earlier daemon may have died before it asked the guest, and nobody else counts the
+        // time that the guest has. A guest that was asked does not mind to be asked again.
+        let vm = vm.clone();
+        tokio::spawn(async move {
+            if let Err(e) = vm.stop(&JobContext::silent(), None).await {
+                tracing::info!(vm = %vm.name(), error = %e, "A stop that was begun before was not ended");
+            }
+        });
+    }
 }
 
 /// A VM that was about to start or stop when the daemon ended, and has no VMM.

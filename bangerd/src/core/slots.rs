@@ -72,7 +72,7 @@ impl Core {
         };
         match self.helper().release(held.handle).await {
             Ok(()) | Err(Failure::NoSuchSlot) => {
-                fail_point!("stop.given-back");
+                fail_point!("slot.given-back");
                 vm.forget_slot().await;
             }
             Err(Failure::NotInstalled) => {
@@ -207,7 +207,7 @@ impl Vm {
 }
 
 async fn note(vm: &Arc<Vm>, held: HeldSlot) -> Result<(), Error> {
-    fail_point!("start.acquired");
+    fail_point!("slot.acquired");
     vm.change(|record| record.slot = Some(held)).done().await
 }
 

@@ -7,6 +7,8 @@ use crate::rig::{Rig, can_run};
 
 /// Passed where this daemon launches a VMM itself.
 const NOT_HERE: &str = "start.scope";
+/// Passed by a stop.
+const GIVEN_BACK: &str = "slot.given-back";
 
 /// The points of an operation; none in a release build.
 fn points(rig: &Rig, operation: &str) -> Vec<String> {
@@ -16,9 +18,14 @@ fn points(rig: &Rig, operation: &str) -> Vec<String> {
         return Vec::new();
     }
     let names = String::from_utf8(stdout).unwrap();
+    let of_slots = if operation == "stop." {
+        GIVEN_BACK
+    } else {
+        "slot.acquired"
+    };
     names
         .lines()
-        .filter(|name| name.starts_with(operation) && *name != NOT_HERE)
+        .filter(|name| (name.starts_with(operation) || *name == of_slots) && *name != NOT_HERE)
         .map(str::to_owned)
         .collect()
 }
@@ -34,10 +41,11 @@ async fn at_every_point(operation: &'static str, action: &'static str) {
 }
 
 async fn at(point: &str, action: &str) {
+    println!("{point}={action}");
     let rig = Rig::new().await;
     let mut daemon = rig.start("").await;
     daemon.create("public").await;
-    let stops = point.starts_with("stop.");
+    let stops = point.starts_with("stop.") || point == GIVEN_BACK;
     if stops {
         assert_eq!(daemon.start_vm().await.unwrap().error, None, "{point}");
     }
@@ -55,7 +63,10 @@ async fn at(point: &str, action: &str) {
     }
     daemon.kill();
 
+    rig.helper.take_calls();
     let mut daemon = rig.start("").await;
+    // Its first look is over before it is killed, and not counted as the next one's.
+    rig.helper.asked("List").await;
     let state = daemon.state().await;
     assert!(
         ["stopped", "starting", "running", "stopping"].contains(&state.as_str()),

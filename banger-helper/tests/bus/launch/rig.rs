@@ -36,7 +36,7 @@ case "$*" in *--follow*) exec sleep 1000;; esac
 
 pub(super) struct Rig {
     pub(super) running: Running,
-    /// Beside the helper, where it may execute.
+    /// Where everybody may execute.
     pub(super) programs: tempfile::TempDir,
     pub(super) files: tempfile::TempDir,
 }
@@ -55,8 +55,8 @@ impl Rig {
         if !can_run() {
             return None;
         }
-        let own = std::env::current_exe().unwrap();
-        let programs = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
+        // Not beside the helper: a slot's user may not come through the way to it.
+        let programs = tempfile::tempdir_in("/var/tmp").unwrap();
         let everybody = || PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(programs.path(), everybody()).unwrap();
         for (name, script) in [("engine", ENGINE), ("journalctl", JOURNALCTL)] {
