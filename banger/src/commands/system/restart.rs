@@ -38,15 +38,18 @@ pub(super) async fn is_installed() -> Result<bool> {
 /// Starts the network, or has its service run the program that is installed now, and ends a
 /// helper that runs: the next call starts the new one.
 pub(super) async fn start() -> Result<()> {
-    let running = units::units()
-        .await?
+    let units = units::units().await?;
+    let running = units
         .iter()
-        .any(|unit| unit.name == NETWORK_UNIT && unit.active == "active");
-    if running && !units::active(VM_SCOPES).await?.is_empty() {
+        .find(|unit| unit.name == NETWORK_UNIT && unit.active == "active" && unit.main_pid != 0);
+    if let Some(unit) = running
+        && !units::active(VM_SCOPES).await?.is_empty()
+    {
         // An ordinary stop takes the network from the VMs that use it. Its service is killed
-        // instead: it is started again, and finds what is there.
-        units::systemctl(&["kill", "--kill-whom=main", "--signal=SIGKILL", NETWORK_UNIT]).await?;
-        units::systemctl(&["start", NETWORK_UNIT]).await?;
+        // instead: started again, it finds what is there.
+        units::replace(NETWORK_UNIT, unit.main_pid)
+            .await
+            .map_err(|error| told(&error))?;
     } else {
         units::systemctl(&["restart", NETWORK_UNIT])
             .await

@@ -3,10 +3,13 @@
 
 use std::io;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio::process::Command;
-use zbus::Connection;
-use zbus::fdo::DBusProxy;
+use tokio::time::timeout;
+use zbus::fdo::{DBusProxy, PropertiesProxy};
+use zbus::{Connection, OwnedObjectPath};
 
 use banger_model::slot::NETWORK_UNIT;
 
@@ -19,6 +22,9 @@ pub(super) const UNITS: [&str; 2] = [NETWORK_UNIT, HELPER_UNIT];
 pub(super) const VM_SCOPES: &str = "banger-vm-*.scope";
 /// Their slices.
 pub(super) const SLICES: &str = "banger*.slice";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// How long a service that was killed may take to be there again.
+const REPLACE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) const GROUP: &str = "banger";
 
 /// A unit as `systemctl show` describes it.
@@ -127,6 +133,45 @@ async fn listed(words: &[&str]) -> Result<Vec<String>> {
         .filter_map(|line| line.split_whitespace().next())
         .map(str::to_owned)
         .collect())
+}
+
+/// Kills the process of a service that systemd then starts anew, and waits for the new one.
+///
+/// # Errors
+/// When it does not come up.
+pub(super) async fn replace(unit: &str, old: u32) -> Result<()> {
+    let bus = Connection::system().await?;
+    let manager = async |method, body: &str| {
+        let path = "/org/freedesktop/systemd1";
+        let interface = Some("org.freedesktop.systemd1.Manager");
+        match body {
+            "" => bus.call_method(Some(SYSTEMD), path, interface, method, &()).await,
+            name => {
+                bus.call_method(Some(SYSTEMD), path, interface, method, &name)
+                    .await
+            }
+        }
+    };
+    // Without it systemd tells nobody of changes.
+    manager("Subscribe", "").await?;
+    let path: OwnedObjectPath = manager("GetUnit", unit).await?.body().deserialize()?;
+    let properties = PropertiesProxy::new(&bus, SYSTEMD, path).await?;
+    let mut changes = properties.receive_properties_changed().await?;
+    systemctl(&["kill", "--kill-whom=main", "--signal=SIGKILL", unit]).await?;
+    let coming = async {
+        while changes.next().await.is_some() {
+            let now = units().await?;
+            match now.iter().find(|now| now.name == unit) {
+                Some(now) if now.active == "active" && now.main_pid != old => return Ok(()),
+                Some(now) if now.active == "failed" => break,
+                _ => {}
+            }
+        }
+        Err(Error::Refused(format!("{unit} does not start again")))
+    };
+    timeout(REPLACE_LIMIT, coming)
+        .await
+        .unwrap_or_else(|_| Err(Error::Refused(format!("{unit} does not start again in time"))))
 }
 
 /// Has the service manager and the system bus read their files again.
