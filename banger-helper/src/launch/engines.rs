@@ -10,8 +10,8 @@ use std::time::Duration;
 use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, LaunchEngine};
 use banger_model::Slot;
-use banger_sys::landlock::{Confinement, FileAccess, FileRule};
-use banger_sys::launch::{LaunchError, LaunchSpec, Launcher, Limits, SystemCalls, spawn};
+use banger_sys::landlock::{FileAccess, FileRule};
+use banger_sys::launch::{LaunchError, LaunchSpec, Launcher, spawn};
 use banger_vmm::EngineKind;
 use banger_vmm::firecracker::{self, FirecrackerError};
 use banger_vmm::probe::{self, ProbeError};
@@ -176,30 +176,15 @@ async fn version(binary: &Path, thread: &LaunchThread, slot: Slot) -> Result<Str
 }
 
 fn version_spec(binary: &Path, slot: Slot) -> LaunchSpec {
-    let mut files: Vec<FileRule> = ["/usr", "/lib", "/lib64", "/nix/store"]
-        .map(|path| FileRule::path(path, FileAccess::ReadExecute))
-        .into();
-    files.push(FileRule::path(binary, FileAccess::ReadExecute));
-    for path in ["/etc/ld.so.cache", "/proc/self", "/dev/urandom"] {
-        files.push(FileRule::path(path, FileAccess::Read));
-    }
-    files.push(FileRule::path("/dev/null", FileAccess::Write));
-    LaunchSpec {
-        program: binary.to_owned(),
-        arguments: vec!["--version".to_owned()],
-        environment: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
-        limits: Limits {
-            file_bytes: 0,
-            open_files: OPEN_FILES,
-            oom_score_adj: 200,
-        },
-        confinement: Confinement {
-            files,
-            tcp_bind: Some(Vec::new()),
-            tcp_connect: Some(Vec::new()),
-            scoped: true,
-        },
-        system_calls: Some(SystemCalls { unix_sockets: false }),
-        identity: Some(super::identity(slot, Vec::new())),
-    }
+    let mut spec = super::reader(
+        binary,
+        vec!["--version".to_owned()],
+        &["/etc/ld.so.cache", "/proc/self", "/dev/urandom"],
+        OPEN_FILES,
+    );
+    spec.confinement
+        .files
+        .push(FileRule::path("/dev/null", FileAccess::Write));
+    spec.identity = Some(super::identity(slot, Vec::new()));
+    spec
 }

@@ -11,8 +11,7 @@ use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult, LogReadOptions};
 use banger_model::Slot;
 use banger_sys::hangup::hung_up;
-use banger_sys::landlock::{Confinement, FileAccess, FileRule};
-use banger_sys::launch::{LaunchSpec, Launched, Launcher, Limits, SystemCalls, spawn};
+use banger_sys::launch::{LaunchSpec, Launched, Launcher, spawn};
 use rustix::process::Signal;
 
 use super::{failed, launch_error};
@@ -164,38 +163,14 @@ fn journalctl() -> PathBuf {
 /// As root without a capability, whose files the journal's are: a VMM's uid must not be near a
 /// process that reads it.
 fn spec(request: &LogRequest) -> LaunchSpec {
-    let program = journalctl();
-    let mut files: Vec<FileRule> = ["/usr", "/lib", "/lib64", "/nix/store"]
-        .map(|path| FileRule::path(path, FileAccess::ReadExecute))
-        .into();
-    files.push(FileRule::path(&program, FileAccess::ReadExecute));
-    for path in [
+    let read = [
         "/etc/ld.so.cache",
         "/etc/machine-id",
         "/proc/self",
         "/run/log/journal",
         "/var/log/journal",
-    ] {
-        files.push(FileRule::path(path, FileAccess::Read));
-    }
-    LaunchSpec {
-        program,
-        arguments: arguments(request),
-        environment: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
-        limits: Limits {
-            file_bytes: 0,
-            open_files: OPEN_FILES,
-            oom_score_adj: 200,
-        },
-        confinement: Confinement {
-            files,
-            tcp_bind: Some(Vec::new()),
-            tcp_connect: Some(Vec::new()),
-            scoped: true,
-        },
-        system_calls: Some(SystemCalls { unix_sockets: false }),
-        identity: None,
-    }
+    ];
+    super::reader(&journalctl(), arguments(request), &read, OPEN_FILES)
 }
 
 fn arguments(request: &LogRequest) -> Vec<String> {

@@ -11,6 +11,7 @@ mod scope;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use banger_bus::ErrorKind;
 use banger_bus::helper::{HelperError, HelperResult, LaunchEngine};
 use banger_model::guest::ROOT_SERIAL;
 use banger_model::{Event, Slot};
-use banger_sys::landlock::Enforcement;
-use banger_sys::launch::{Barrier, Identity, LaunchError, Launched, Launcher};
+use banger_sys::landlock::{Confinement, Enforcement, FileAccess, FileRule};
+use banger_sys::launch::{
+    Barrier, Identity, LaunchError, LaunchSpec, Launched, Launcher, Limits, SystemCalls,
+};
 use banger_sys::pidfd::{Exit, Pidfd, ProcessIdentity};
 use banger_vmm::{
     Accelerator, Engine, EngineKind, LaunchPlan, MachineSpec, MachineType, Network, TapNetwork,
@@ -104,6 +107,33 @@ pub(crate) async fn launch(
             attempt.undo(slot).await;
             Err(error)
         }
+    }
+}
+
+/// A program of the system that reads these files, and neither writes nor connects.
+fn reader(program: &Path, arguments: Vec<String>, read: &[&str], open_files: u64) -> LaunchSpec {
+    let mut files: Vec<FileRule> = ["/usr", "/lib", "/lib64", "/nix/store"]
+        .map(|path| FileRule::path(path, FileAccess::ReadExecute))
+        .into();
+    files.push(FileRule::path(program, FileAccess::ReadExecute));
+    files.extend(read.iter().map(|path| FileRule::path(path, FileAccess::Read)));
+    LaunchSpec {
+        program: program.to_owned(),
+        arguments,
+        environment: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
+        limits: Limits {
+            file_bytes: 0,
+            open_files,
+            oom_score_adj: 200,
+        },
+        confinement: Confinement {
+            files,
+            tcp_bind: Some(Vec::new()),
+            tcp_connect: Some(Vec::new()),
+            scoped: true,
+        },
+        system_calls: Some(SystemCalls { unix_sockets: false }),
+        identity: None,
     }
 }
 

@@ -1,4 +1,6 @@
 use super::*;
+use banger_sys::landlock::FileAccess;
+use banger_sys::launch::SystemCalls;
 
 fn request(lines: Option<u32>, follow: Option<bool>) -> LogRequest {
     LogRequest {
