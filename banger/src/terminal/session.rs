@@ -100,6 +100,7 @@ async fn start(
         shell: (command.argv.is_empty() && !command.entrypoint).then_some(true),
         user: command.user,
         entrypoint: command.entrypoint.then_some(true),
+        workspace: None,
     };
     let [stdin, stdout, stderr] = streams.map(OwnedFd::from);
     Ok(vm

@@ -1,6 +1,7 @@
 //! What the daemon implements. No type of the transport appears here but the object path, so
 //! the same implementation serves the session bus and the private socket.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
@@ -9,10 +10,11 @@ use zbus::message::Header;
 use zbus::{Connection, fdo, names::BusName};
 
 use crate::error::Result;
-use crate::info::{ImageInfo, JobInfo, KernelInfo, VmInfo};
+use crate::info::{ImageInfo, JobInfo, KernelInfo, ListeningPort, VmInfo};
 use crate::options::{
-    CreateOptions, DeleteOptions, ExecOptions, ExportOptions, ImportKernelOptions, LogOptions, PruneOptions,
-    PullOptions, RegisterOptions, StartOptions, StopOptions,
+    CopyOptions, CreateOptions, DeleteOptions, ExecOptions, ExportOptions, ImportKernelOptions, LogOptions,
+    PruneOptions, PullOptions, RegisterOptions, SetOptions, StartOptions, StopOptions,
+    WorkspaceExportOptions, WorkspaceOptions,
 };
 
 /// Who called. A job that only he waits for ends when he leaves.
@@ -27,6 +29,7 @@ pub type JobPath = OwnedObjectPath;
 
 /// `org.banger.Manager`.
 #[async_trait]
+#[allow(unused_variables, reason = "until every default is gone")]
 pub trait ManagerApi: Send + Sync + 'static {
     fn version(&self) -> String;
     fn commit(&self) -> String;
@@ -57,10 +60,20 @@ pub trait ManagerApi: Send + Sync + 'static {
     async fn list_available(&self, kind: String) -> Result<Vec<(String, String)>>;
     /// The defaults of a new VM: key, value, where it came from.
     async fn defaults(&self) -> Result<Vec<(String, String, String)>>;
+    async fn list_workspace(
+        &self,
+        caller: Caller,
+        path: String,
+        options: WorkspaceOptions,
+        output: OwnedFd,
+    ) -> Result<JobPath> {
+        Err(missing())
+    }
 }
 
 /// `org.banger.VM`.
 #[async_trait]
+#[allow(unused_variables, reason = "until every default is gone")]
 pub trait VmApi: Send + Sync + 'static {
     /// The state as it is now. Must not block.
     fn info(&self) -> VmInfo;
@@ -79,6 +92,60 @@ pub trait VmApi: Send + Sync + 'static {
         stdio: [OwnedFd; 3],
     ) -> Result<JobPath>;
     async fn open_log(&self, caller: Caller, options: LogOptions) -> Result<OwnedFd>;
+    async fn prepare_workspace(
+        &self,
+        caller: Caller,
+        path: String,
+        options: WorkspaceOptions,
+    ) -> Result<JobPath> {
+        Err(missing())
+    }
+    /// Whether the repository has moved on since, and its commit now (empty when that cannot be told).
+    async fn check_workspace(&self) -> Result<(bool, String)> {
+        Err(missing())
+    }
+    async fn export_workspace(&self, caller: Caller, options: WorkspaceExportOptions) -> Result<JobPath> {
+        Err(missing())
+    }
+    async fn copy_in(
+        &self,
+        caller: Caller,
+        source: String,
+        target: String,
+        options: CopyOptions,
+    ) -> Result<JobPath> {
+        Err(missing())
+    }
+    async fn copy_out(
+        &self,
+        caller: Caller,
+        source: String,
+        target: String,
+        options: CopyOptions,
+    ) -> Result<JobPath> {
+        Err(missing())
+    }
+    async fn list_ports(&self) -> Result<Vec<ListeningPort>> {
+        Err(missing())
+    }
+    /// Key and value: numbers of the names that `org.banger.VM.Stats` lists.
+    async fn stats(&self) -> Result<HashMap<String, u64>> {
+        Err(missing())
+    }
+    /// The port of the host, which the kernel chooses for 0.
+    async fn publish_port(&self, guest: u16, host: u16) -> Result<u16> {
+        Err(missing())
+    }
+    async fn unpublish_port(&self, host: u16) -> Result<()> {
+        Err(missing())
+    }
+    /// The names of what takes effect with the next start.
+    async fn set(&self, options: SetOptions) -> Result<Vec<String>> {
+        Err(missing())
+    }
+    async fn rename(&self, name: String) -> Result<()> {
+        Err(missing())
+    }
 }
 
 /// `org.banger.Image`.
@@ -133,6 +200,10 @@ impl Caller {
         // An error means that the bus is gone, and the caller with it.
         let _ = bus_name_gone(&self.connection, &sender).await;
     }
+}
+
+fn missing() -> crate::Error {
+    crate::Error::new(crate::ErrorKind::Failed, "This daemon cannot do that")
 }
 
 /// Resolves when `sender`, a unique name, is not on the bus any more.

@@ -85,6 +85,14 @@ kinds!(
     /// polkit refuses, or wants a password that nobody was asked for.
     NotAuthorized,
     NoSuchSlot,
+    /// The directory is in no git repository, or in one that cannot be used.
+    BadRepository,
+    /// The VM has no workspace.
+    NoWorkspace,
+    /// Changes in the guest, or of the repository, would be overwritten; the text lists them.
+    WouldOverwrite,
+    /// The guest sent what cannot be taken.
+    BadGuest,
     /// A state directory or database that this version must not touch.
     StoreUnusable,
     /// Everything else; the text says what.

@@ -73,11 +73,26 @@ info!(
         directory: String = "Directory",
         /// What PID 1 of the image is, as the guest said.
         init: String = "Init",
+        /// The directory of the host whose repository is in the guest; empty without one.
+        workspace: String = "Workspace",
+        /// Where it is in the guest.
+        workspace_path: String = "WorkspacePath",
+        /// The commit that it was made from, in hexadecimal digits.
+        workspace_commit: String = "WorkspaceCommit",
+        /// `shallow_overlay` or `full_copy`.
+        workspace_mode: String = "WorkspaceMode",
+        /// Ports of the guest that are reached on the host's loopback: the host's, the guest's.
+        published_ports: Vec<(u16, u16)> = "PublishedPorts",
         created_us: u64 = "CreatedUSec",
         started_us: u64 = "StartedUSec",
         ready_us: u64 = "ReadyUSec",
     }
 );
+
+/// What listens in a guest: `tcp` or `udp`, the address it is bound to, its port, the process's
+/// id and name, its command line, and `http`, `https` or nothing by what it answered to a probe.
+/// All of it is the guest's word.
+pub type ListeningPort = (String, String, u16, u32, String, String, String);
 
 info!(
     /// An image.
@@ -141,7 +156,8 @@ info!(
         id: u32 = "Id",
         /// `create`, `start`, `stop`, `restart`, `kill`, `delete`, `exec`, `pull-image`,
         /// `promote-image`, `prune-images`, `export-image`, `publish-image`, `pull-kernel`,
-        /// `import-kernel`, `export-kernel`, `publish-kernel`.
+        /// `import-kernel`, `export-kernel`, `publish-kernel`, `prepare-workspace`,
+        /// `list-workspace`, `export-workspace`, `copy-in`, `copy-out`.
         operation: String = "Operation",
         /// The object it works on, `/` where there is none yet.
         object: OwnedObjectPath = "Object",
@@ -169,7 +185,16 @@ macro_rules! from_variant {
     )+};
 }
 
-from_variant!(String, u32, u64, f64, Vec<String>, Vec<JobPart>, OwnedObjectPath);
+from_variant!(
+    String,
+    u32,
+    u64,
+    f64,
+    Vec<String>,
+    Vec<JobPart>,
+    Vec<(u16, u16)>,
+    OwnedObjectPath
+);
 
 impl FromVariant for BTreeMap<String, String> {
     fn from_variant(value: OwnedVariant) -> Option<Self> {

@@ -19,7 +19,7 @@ mod vm;
 
 pub use error::{Error, ErrorKind, Result};
 pub use helper::{HelperObject, HelperObjectProxy as HelperProxy};
-pub use info::{ImageInfo, InfoError, JobInfo, JobPart, KernelInfo, VmInfo};
+pub use info::{ImageInfo, InfoError, JobInfo, JobPart, KernelInfo, ListeningPort, VmInfo};
 pub use job::{
     JobObject, JobObjectProxy as JobProxy, JobOutcome, ProcessObject, ProcessObjectProxy as ProcessProxy,
 };
@@ -28,8 +28,9 @@ pub use objects::{
     ImageObject, ImageObjectProxy as ImageProxy, KernelObject, KernelObjectProxy as KernelProxy,
 };
 pub use options::{
-    CreateOptions, DeleteOptions, ExecOptions, ExportOptions, ImportKernelOptions, LogOptions, PruneOptions,
-    PullOptions, RegisterOptions, StartOptions, StopOptions,
+    CopyOptions, CreateOptions, DeleteOptions, ExecOptions, ExportOptions, ImportKernelOptions, LogOptions,
+    PruneOptions, PullOptions, RegisterOptions, SetOptions, StartOptions, StopOptions,
+    WorkspaceExportOptions, WorkspaceOptions,
 };
 pub use vm::{VmObject, VmObjectProxy as VmProxy};
 

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
+use zbus::wire::OwnedFd;
 use zbus::{Connection, ObjectPath, OwnedObjectPath};
 
 use crate::api::{Caller, ManagerApi};
 use crate::error::Result;
-use crate::options::{CreateOptions, ImportKernelOptions, PruneOptions, PullOptions, RegisterOptions};
+use crate::options::{
+    CreateOptions, ImportKernelOptions, PruneOptions, PullOptions, RegisterOptions, WorkspaceOptions,
+};
 
 /// The manager on the bus.
 pub struct ManagerObject {
@@ -137,6 +140,22 @@ impl ManagerObject {
     #[zbus(out_args("defaults"))]
     async fn defaults(&self) -> Result<Vec<(String, String, String)>> {
         self.api.defaults().await
+    }
+
+    /// Writes what `PrepareWorkspace` would put into a guest to `output`: the files' paths below
+    /// the repository, each ended by a NUL. The job's `Names` has notes for people.
+    #[zbus(out_args("job"))]
+    async fn list_workspace(
+        &self,
+        path: String,
+        options: WorkspaceOptions,
+        output: OwnedFd,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        self.api
+            .list_workspace(Caller::new(connection, &header), path, options, output.into())
+            .await
     }
 
     /// A job has ended, as its own `Removed` said; for clients that follow all of them.

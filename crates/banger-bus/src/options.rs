@@ -91,6 +91,69 @@ options!(
         /// Run the image's entrypoint with `argv` as its arguments, or with the image's own
         /// arguments where `argv` is empty.
         entrypoint: bool,
+        /// Run in the VM's workspace, through `mise exec` where the guest has mise; true by
+        /// default where there is one, and nothing where there is none or where
+        /// `WorkingDirectory` is given.
+        workspace: bool,
+    }
+);
+
+options!(
+    /// For `PrepareWorkspace` and `ListWorkspace`.
+    WorkspaceOptions {
+        /// Where it goes in the guest, an absolute path; `/root/repo` by default, and where it is
+        /// already for a VM that has one.
+        guest_path: String,
+        /// `shallow_overlay` (the commit as a shallow clone, the tracked files of the work tree
+        /// over it) or `full_copy` (the directory as it is, `.git` and all). The first by default.
+        mode: String,
+        /// Also files that git does not track, but never those that it ignores.
+        include_untracked: bool,
+        /// Check out a new branch of this name.
+        branch: String,
+        /// Start that branch at this commit; what is not committed stays out then.
+        from: String,
+        /// Overwrite what was changed in the guest since.
+        force: bool,
+    }
+);
+
+options!(
+    /// For `ExportWorkspace`. Without a target the guest's branches come back as
+    /// `refs/banger/<vm>/<branch>`.
+    WorkspaceExportOptions {
+        /// Also make or forward this branch of the repository.
+        to: String,
+        /// Write what differs from the commit that the workspace was made from, as a patch, to
+        /// this new file (an absolute path), and nothing else.
+        patch: String,
+        /// Write the workspace's files to this new directory (an absolute path), and nothing else.
+        directory: String,
+        /// Also where the guest has rewritten what was brought out before.
+        force: bool,
+    }
+);
+
+options!(
+    /// For `CopyIn` and `CopyOut`.
+    CopyOptions {
+        /// Follow a symbolic link that is named itself.
+        follow: bool,
+    }
+);
+
+options!(
+    /// For `Set`. Only what is given changes.
+    SetOptions {
+        vcpus: u32,
+        /// In MiB.
+        memory_mib: u64,
+        /// The root disk in bytes; it only grows.
+        disk_bytes: u64,
+        /// Labels to add or to replace.
+        labels: HashMap<String, String>,
+        /// Keys of labels to remove.
+        remove_labels: Vec<String>,
     }
 );
 

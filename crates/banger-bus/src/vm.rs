@@ -10,8 +10,11 @@ use zbus::{Connection, OwnedObjectPath};
 
 use crate::api::{Caller, VmApi};
 use crate::error::Result;
-use crate::info::VmInfo;
-use crate::options::{DeleteOptions, ExecOptions, LogOptions, StartOptions, StopOptions};
+use crate::info::{ListeningPort, VmInfo};
+use crate::options::{
+    CopyOptions, DeleteOptions, ExecOptions, LogOptions, SetOptions, StartOptions, StopOptions,
+    WorkspaceExportOptions, WorkspaceOptions,
+};
 
 /// A VM on the bus.
 pub struct VmObject {
@@ -116,6 +119,113 @@ impl VmObject {
             .open_log(Caller::new(connection, &header), options)
             .await
             .map(OwnedFd::from)
+    }
+
+    /// Puts the git repository that encloses a directory of the owner's (an absolute path) into
+    /// the guest, or what has changed in it since. What was changed in the guest is not
+    /// overwritten. The job's `Names` has notes for people.
+    #[zbus(out_args("job"))]
+    async fn prepare_workspace(
+        &self,
+        path: String,
+        options: WorkspaceOptions,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        self.api
+            .prepare_workspace(Caller::new(connection, &header), path, options)
+            .await
+    }
+
+    /// Whether the repository has another commit than the workspace was made from, and which;
+    /// an empty commit when that cannot be told.
+    #[zbus(out_args("stale", "commit"))]
+    async fn check_workspace(&self) -> Result<(bool, String)> {
+        self.api.check_workspace().await
+    }
+
+    /// Brings out what was made in the workspace. The repository's work tree, configuration and
+    /// hooks are left alone. The job's `Names` has the references or the file that were written.
+    #[zbus(out_args("job"))]
+    async fn export_workspace(
+        &self,
+        options: WorkspaceExportOptions,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        self.api
+            .export_workspace(Caller::new(connection, &header), options)
+            .await
+    }
+
+    /// Copies a file or a directory of the owner's (an absolute path) into the guest: into
+    /// `target` where that is a directory, else to it, as cp(1) does. A relative target begins
+    /// at the user's home.
+    #[zbus(out_args("job"))]
+    async fn copy_in(
+        &self,
+        source: String,
+        target: String,
+        options: CopyOptions,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        self.api
+            .copy_in(Caller::new(connection, &header), source, target, options)
+            .await
+    }
+
+    /// Copies a file or a directory of the guest to the owner's `target` (an absolute path).
+    #[zbus(out_args("job"))]
+    async fn copy_out(
+        &self,
+        source: String,
+        target: String,
+        options: CopyOptions,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath> {
+        self.api
+            .copy_out(Caller::new(connection, &header), source, target, options)
+            .await
+    }
+
+    /// What listens in the guest: protocol, address, port, process id, process name, command
+    /// line, and `http`, `https` or nothing. All of it is the guest's word.
+    #[zbus(out_args("ports"))]
+    async fn list_ports(&self) -> Result<Vec<ListeningPort>> {
+        self.api.list_ports().await
+    }
+
+    /// Figures of now. Of the VMM: `CpuUSec`, `MemoryBytes`, `MemoryMaxBytes`, `ReadBytes`,
+    /// `WrittenBytes`, and, in hundredths of a percent over 10 s, `CpuPressure`, `MemoryPressure`,
+    /// `IoPressure`. Of the guest, by its own word: `GuestMemoryBytes`, `GuestAvailableBytes`.
+    /// Of the host: `DiskUsedBytes`, and `TimeUSec`, the monotonic clock. What cannot be told is missing.
+    #[zbus(out_args("figures"))]
+    async fn stats(&self) -> Result<HashMap<String, u64>> {
+        self.api.stats().await
+    }
+
+    /// Takes connections to a port of the host's loopback (127.0.0.1) to a port of the guest;
+    /// the kernel chooses the host's for 0. It is undone by `UnpublishPort` or with the VM.
+    #[zbus(out_args("host"))]
+    async fn publish_port(&self, guest: u16, host: u16) -> Result<u16> {
+        self.api.publish_port(guest, host).await
+    }
+
+    async fn unpublish_port(&self, host: u16) -> Result<()> {
+        self.api.unpublish_port(host).await
+    }
+
+    /// Changes what it is made of. `later` has the names of what takes effect with its next start.
+    #[zbus(out_args("later"))]
+    async fn set(&self, options: SetOptions) -> Result<Vec<String>> {
+        self.api.set(options).await
+    }
+
+    /// Gives it another name; the guest's host name follows with the next start.
+    async fn rename(&self, name: String) -> Result<()> {
+        self.api.rename(name).await
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -223,6 +333,31 @@ impl VmObject {
         self.api.info().init
     }
 
+    #[zbus(property)]
+    fn workspace(&self) -> String {
+        self.api.info().workspace
+    }
+
+    #[zbus(property)]
+    fn workspace_path(&self) -> String {
+        self.api.info().workspace_path
+    }
+
+    #[zbus(property)]
+    fn workspace_commit(&self) -> String {
+        self.api.info().workspace_commit
+    }
+
+    #[zbus(property)]
+    fn workspace_mode(&self) -> String {
+        self.api.info().workspace_mode
+    }
+
+    #[zbus(property)]
+    fn published_ports(&self) -> Vec<(u16, u16)> {
+        self.api.info().published_ports
+    }
+
     #[zbus(property, name = "CreatedUSec")]
     fn created_us(&self) -> u64 {
         self.api.info().created_us
@@ -277,6 +412,11 @@ impl VmObject {
             unit => unit_changed,
             directory => directory_changed,
             init => init_changed,
+            workspace => workspace_changed,
+            workspace_path => workspace_path_changed,
+            workspace_commit => workspace_commit_changed,
+            workspace_mode => workspace_mode_changed,
+            published_ports => published_ports_changed,
             created_us => created_u_sec_changed,
             started_us => started_u_sec_changed,
             ready_us => ready_u_sec_changed,
