@@ -24,7 +24,8 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// A file's bytes; of a disk or an image, which are large and sparse, when it was changed.
+/// A file's bytes; of a disk or an image, which are large and sparse, when it was written: its inode
+/// changes too whenever another test links to the same image.
 fn content(path: &Path) -> Vec<u8> {
     use std::os::unix::fs::MetadataExt;
     match fs::metadata(path) {
@@ -32,8 +33,8 @@ fn content(path: &Path) -> Vec<u8> {
             "{} {} {} {}",
             meta.ino(),
             meta.len(),
-            meta.ctime(),
-            meta.ctime_nsec()
+            meta.mtime(),
+            meta.mtime_nsec()
         )
         .into_bytes(),
         _ => fs::read(path).unwrap_or_default(),
