@@ -12,6 +12,7 @@ mod processes;
 pub mod proxy;
 mod pty;
 pub mod registry;
+pub mod repository;
 mod rig;
 pub mod samples;
 mod store;
@@ -25,7 +26,7 @@ pub use bus::Bus;
 pub use nested::Nested;
 pub use pty::Pty;
 pub use rig::{Out, Rig, finished};
-pub use store::{BARE, Content, DEBIAN, KERNEL, mke2fs};
+pub use store::{BARE, Content, DEBIAN, KERNEL, TOOLS, mke2fs};
 pub use systemd::{ALICE, BOB, Machine, NOBODY, Person, State};
 pub use watch::line_with;
 

@@ -171,7 +171,11 @@ impl Rig {
     /// `banger vm VERB` for a new small VM of an image, with more arguments.
     pub fn new_vm(&self, verb: &str, image: &str, more: &[&str]) -> Command {
         let mut command = self.command(["vm", verb, "--quiet", "--image", image, "--vcpu", "1"]);
-        let memory = if image == crate::BARE { "256M" } else { "512M" };
+        let memory = if [crate::BARE, crate::TOOLS].contains(&image) {
+            "256M"
+        } else {
+            "512M"
+        };
         command.args(["--memory", memory]).args(more);
         command
     }

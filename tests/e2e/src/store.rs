@@ -17,6 +17,8 @@ use crate::rig::{Rig, finished};
 pub const KERNEL: &str = "debian-6.1";
 /// An image with nothing but a static busybox: no init, no ssh, no package manager.
 pub const BARE: &str = "bare";
+/// The same with git, make and rsync, those of this host.
+pub const TOOLS: &str = "tools";
 /// An image with systemd and sshd.
 pub const DEBIAN: &str = "debian-minimal";
 
@@ -25,6 +27,8 @@ pub const DEBIAN: &str = "debian-minimal";
 pub enum Content {
     /// [`KERNEL`] and [`BARE`].
     Bare,
+    /// [`TOOLS`] too.
+    Tools,
     /// [`DEBIAN`] too.
     Debian,
 }
@@ -50,6 +54,7 @@ pub(crate) async fn fill(rig: &Rig, content: Content) -> Result<(), String> {
 pub(crate) async fn ready(content: Content) -> Result<PathBuf, String> {
     match content {
         Content::Bare => bare().await,
+        Content::Tools => tools().await,
         Content::Debian => debian().await,
     }
 }
@@ -59,17 +64,7 @@ async fn bare() -> Result<PathBuf, String> {
         let rootfs = bare_rootfs(dir)?;
         let rig = Rig::empty();
         pull(&rig, &["kernel", "pull", KERNEL]).await?;
-        let rootfs = rootfs.to_string_lossy();
-        let register = [
-            "image",
-            "register",
-            BARE,
-            "--rootfs",
-            &rootfs,
-            "--kernel-ref",
-            KERNEL,
-        ];
-        rig.banger(register).await.ok();
+        register(&rig, BARE, &rootfs).await;
         // The first boot makes what boots share: the archives of the modules and of the guest program.
         let boot = [
             "vm",
@@ -91,6 +86,19 @@ async fn bare() -> Result<PathBuf, String> {
     .await
 }
 
+async fn tools() -> Result<PathBuf, String> {
+    let below = bare().await?;
+    made("tools", async |dir| {
+        let rootfs = tools_rootfs(dir)?;
+        let rig = Rig::empty();
+        clone(&below.join("d"), &rig.dir().join("d")).await?;
+        clone(&below.join("k"), &rig.dir().join("k")).await?;
+        register(&rig, TOOLS, &rootfs).await;
+        keep(&rig, dir).await
+    })
+    .await
+}
+
 async fn debian() -> Result<PathBuf, String> {
     let below = bare().await?;
     made("debian", async |dir| {
@@ -101,6 +109,20 @@ async fn debian() -> Result<PathBuf, String> {
         keep(&rig, dir).await
     })
     .await
+}
+
+async fn register(rig: &Rig, name: &str, rootfs: &Path) {
+    let rootfs = rootfs.to_string_lossy();
+    let words = [
+        "image",
+        "register",
+        name,
+        "--rootfs",
+        &rootfs,
+        "--kernel-ref",
+        KERNEL,
+    ];
+    rig.banger(words).await.ok();
 }
 
 /// Pulls; what a machine without a mirror says is a reason and not a failure.
@@ -197,12 +219,52 @@ const OTHER_PROGRAMS: [&str; 3] = ["busybox", "init", "linuxrc"];
 
 /// An ext4 file with busybox under its many names.
 fn bare_rootfs(dir: &Path) -> Result<PathBuf, String> {
+    let root = dir.join("root");
+    busybox(&root)?;
+    let rootfs = dir.join("bare.ext4");
+    mke2fs(&root, &rootfs, "48M")?;
+    Ok(rootfs)
+}
+
+/// The same with what a developer's guest has, and the libraries of that.
+fn tools_rootfs(dir: &Path) -> Result<PathBuf, String> {
+    let root = dir.join("root");
+    busybox(&root)?;
+    for name in ["git", "make", "rsync"] {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let program = std::env::split_paths(&path)
+            .map(|dir| dir.join(name))
+            .find(|file| file.is_file())
+            .ok_or(format!("no {name} here: install it"))?;
+        install(&program, &root.join("bin").join(name))?;
+        let out = Blocking::new("ldd").arg(&program).output();
+        let list = out.map_err(|e| format!("cannot run ldd: {e}"))?;
+        let text = String::from_utf8_lossy(&list.stdout).into_owned();
+        for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
+            let library = Path::new(library);
+            install(library, &root.join(library.strip_prefix("/").unwrap_or(library)))?;
+        }
+    }
+    let rootfs = dir.join("tools.ext4");
+    mke2fs(&root, &rootfs, "96M")?;
+    Ok(rootfs)
+}
+
+fn install(from: &Path, to: &Path) -> Result<(), String> {
+    let told = |e: std::io::Error| format!("cannot copy {}: {e}", from.display());
+    fs::create_dir_all(to.parent().unwrap_or(to)).map_err(told)?;
+    // Never through an applet's link, into busybox.
+    _ = fs::remove_file(to);
+    fs::copy(from, to).map_err(told).map(drop)
+}
+
+/// A root directory with nothing but busybox.
+fn busybox(root: &Path) -> Result<(), String> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"]
         .map(Path::new)
         .into_iter()
         .find(|path| path.exists())
         .ok_or("no busybox here: install busybox-static")?;
-    let root = dir.join("root");
     for name in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"] {
         fs::create_dir_all(root.join(name)).map_err(|e| e.to_string())?;
     }
@@ -218,10 +280,7 @@ fn bare_rootfs(dir: &Path) -> Result<PathBuf, String> {
         symlink("busybox", root.join("bin").join(applet)).map_err(|e| e.to_string())?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").map_err(|e| e.to_string())?;
-    fs::write(root.join("etc/group"), "root:x:0:\n").map_err(|e| e.to_string())?;
-    let rootfs = dir.join("bare.ext4");
-    mke2fs(&root, &rootfs, "48M")?;
-    Ok(rootfs)
+    fs::write(root.join("etc/group"), "root:x:0:\n").map_err(|e| e.to_string())
 }
 
 /// Makes an ext4 file of a directory's content, owned by root.
