@@ -43,7 +43,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what works on this machine, and change nothing
+    /// Say what works on this machine and what does not
     Doctor {
         /// Write JSON
         #[arg(long)]
@@ -51,6 +51,9 @@ enum Command {
         /// Fail on warnings too
         #[arg(long)]
         strict: bool,
+        /// Put right what is safe and your own; without it nothing is changed
+        #[arg(long)]
+        fix: bool,
     },
     /// Become a VMM as the daemon says on standard input
     #[command(hide = true)]
@@ -73,7 +76,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         None => serve::run(),
-        Some(Command::Doctor { json, strict }) => doctor::run(json, strict),
+        Some(Command::Doctor { json, strict, fix }) => doctor::run(json, strict, fix),
         Some(Command::VmmLaunch) => banger_sys::launch::run_launcher(),
         Some(Command::ImageUnpack) => banger_image::unpack::run_child(),
         Some(Command::EngineInstall { name }) => engine_install::run(&name),

@@ -13,7 +13,12 @@ use crate::output::{self, Style, Table, Tone};
 
 /// Say what works on this machine, what does not, and what to do about it
 ///
-/// It changes nothing and needs no running daemon.
+/// It changes nothing and needs no running daemon. It sends a few packets: to the Debian mirror, to
+/// the network of system mode, and from a VM where one runs.
+///
+/// With --fix it puts right what is safe and your own: the modes of banger's directories and files,
+/// what a daemon that was killed left, a user service that failed, the known_hosts of banger. For
+/// everything else it says the command.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Write JSON
@@ -22,6 +27,9 @@ pub(crate) struct Doctor {
     /// Fail on warnings too
     #[arg(long)]
     strict: bool,
+    /// Put right what is safe and your own
+    #[arg(long)]
+    fix: bool,
 }
 
 /// What `bangerd doctor --json` writes.
@@ -42,6 +50,12 @@ struct Check {
     /// What to do, where there is something.
     #[serde(default)]
     hint: String,
+    /// Whether `--fix` would do it.
+    #[serde(default)]
+    fixable: bool,
+    /// What `--fix` did.
+    #[serde(default)]
+    fixed: String,
 }
 
 impl Doctor {
@@ -49,6 +63,7 @@ impl Doctor {
         let program = daemon_program()?;
         let output = Command::new(&program)
             .args(["doctor", "--json"])
+            .args(self.fix.then_some("--fix"))
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -99,16 +114,27 @@ fn table(checks: &[Check]) -> Table {
         if !check.hint.is_empty() {
             table.row(["", "", &format!("→ {}", check.hint)]);
         }
+        if check.fixable {
+            table.row(["", "", "→ `banger doctor --fix` does it"]);
+        }
+        if !check.fixed.is_empty() {
+            table.row(["", "", &format!("✓ {}", check.fixed)]);
+        }
     }
     table
 }
 
 fn summary(checks: &[Check]) -> String {
     let count = |status: &str| checks.iter().filter(|check| check.status == status).count();
-    match (count("failure"), count("warning")) {
+    let fixed = checks.iter().filter(|check| !check.fixed.is_empty()).count();
+    let mut text = match (count("failure"), count("warning")) {
         (0, 0) => "Everything is well".to_owned(),
         (failures, warnings) => format!("{failures} failure(s), {warnings} warning(s)"),
+    };
+    if fixed > 0 {
+        text.push_str(&format!(", {fixed} put right"));
     }
+    text
 }
 
 #[cfg(test)]
@@ -121,12 +147,24 @@ mod tests {
             {"name":"kvm","status":"warning","message":"No KVM","hint":"Use a host with it","more":1},
             {"name":"tools","status":"ok","message":"All there"}]}"#;
         let checks = serde_json::from_str::<Document>(text).unwrap().checks;
-        let doctor = |strict| Doctor { json: false, strict };
+        let doctor = |strict| Doctor {
+            json: false,
+            strict,
+            fix: false,
+        };
         assert!(!doctor(false).is_failed(&checks) && doctor(true).is_failed(&checks));
         assert_eq!(
             table(&checks).render(Style::none()),
             "warning   kvm     No KVM\n                  → Use a host with it\nok        tools   All there\n"
         );
         assert_eq!(summary(&checks), "0 failure(s), 1 warning(s)");
+        let text = r#"{"checks":[{"name":"a","status":"ok","message":"A","fixed":"Done"},
+            {"name":"b","status":"failure","message":"B","fixable":true}]}"#;
+        let checks = serde_json::from_str::<Document>(text).unwrap().checks;
+        assert_eq!(
+            table(&checks).render(Style::none()),
+            "ok        a   A\n              ✓ Done\nfailure   b   B\n              → `banger doctor --fix` does it\n"
+        );
+        assert_eq!(summary(&checks), "1 failure(s), 0 warning(s), 1 put right");
     }
 }

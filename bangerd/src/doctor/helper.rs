@@ -1,37 +1,145 @@
-//! System mode: whether its helper is there, answers, and lets this owner.
+//! System mode: the buses and polkit behind it, whether its helper is there, answers, and lets
+//! this owner, and whether another firewall stands in its way.
+
+use std::time::Duration;
 
 use banger_model::config::ModeChoice;
+use banger_model::slot::NETWORK_UNIT;
+use zbus::Connection;
+use zbus::fdo::DBusProxy;
+use zbus::names::BusName;
 
+use super::firewall;
 use super::report::{Report, Status};
+use super::units::{self, Unit};
 use crate::helper::{Failure, Helper, SystemBus};
 
-/// `mode` is what the configuration says.
-pub(super) async fn check(report: &mut Report, mode: ModeChoice) {
-    let helper = Helper::new(SystemBus::usual());
+/// How long systemd may take to answer.
+const LIMIT: Duration = Duration::from_secs(5);
+const HELPER_UNIT: &str = "banger-helper.service";
+const POLKIT: &str = "org.freedesktop.PolicyKit1";
+const RESTART: &str = "sudo banger system restart";
+
+/// Looks at all of it; `mode` is what the configuration says. Whether VMs are started in system
+/// mode.
+pub(super) async fn check(report: &mut Report, mode: ModeChoice) -> bool {
     let wanted = mode == ModeChoice::System;
-    let standing = helper.standing().await;
-    match &standing {
-        Err(Failure::NotInstalled) => {
+    let helper = Helper::new(SystemBus::usual());
+    let bus = match helper.connection().await {
+        Ok(bus) => {
+            report.ok("system-bus", "Answers");
+            bus
+        }
+        Err(error) => {
+            let message = format!("None: there is no system mode here ({error})");
             let status = if wanted { Status::Failure } else { Status::Info };
-            let message = "Not installed: VMs are launched by this daemon (user mode)";
-            return report.add("helper", status, message, Failure::NotInstalled.way_out());
+            let hint = "Start dbus-daemon or dbus-broker, or set mode = \"user\" in config.toml.";
+            report.add("system-bus", status, message, if wanted { hint } else { "" });
+            return false;
         }
-        Err(failure @ Failure::NotAuthorized(_)) => {
-            let status = if wanted { Status::Failure } else { Status::Warning };
-            report.add("helper", status, failure.to_string(), failure.way_out());
-        }
-        Err(failure) => {
-            report.failure("helper", failure.to_string(), failure.way_out());
-        }
-        Ok(()) if mode == ModeChoice::User => {
-            report.info(
-                "helper",
-                "Installed, and not used: the configuration says mode = \"user\"",
-            );
-        }
+    };
+    let standing = helper.standing().await;
+    if let Err(Failure::NotInstalled) = &standing {
+        let status = if wanted { Status::Failure } else { Status::Info };
+        let message = "Not installed: VMs are launched by this daemon (user mode)";
+        report.add("helper", status, message, Failure::NotInstalled.way_out());
+        return false;
+    }
+    polkit(report, &bus, wanted, &standing).await;
+    match &standing {
+        // Said already; without polkit the helper refuses everybody.
+        Err(_) => {}
+        Ok(()) if mode == ModeChoice::User => report.info(
+            "helper",
+            "Installed, and not used: the configuration says mode = \"user\"",
+        ),
         Ok(()) => report.ok("helper", "Launches VMs as uids of their own (system mode)"),
     }
-    // It is asked for its own checks even where it refuses VMs: who may not start one may look.
+    let network = services(report, &bus).await;
+    own_checks(report, &helper, standing.is_ok() && mode != ModeChoice::User).await;
+    if let Some(network) = &network {
+        firewall::named_by_the_network(report, network);
+    }
+    standing.is_ok() && mode != ModeChoice::User
+}
+
+/// Whether polkit is there, and whether it lets this owner start a VM.
+async fn polkit(report: &mut Report, bus: &Connection, wanted: bool, standing: &Result<(), Failure>) {
+    let known = async {
+        let bus = DBusProxy::new(bus).await?;
+        let runs = bus.name_has_owner(BusName::try_from(POLKIT)?).await?;
+        let names = bus.list_activatable_names().await?;
+        zbus::Result::Ok(runs || names.iter().any(|name| **name == POLKIT))
+    };
+    let is_known = matches!(tokio::time::timeout(LIMIT, known).await, Ok(Ok(true)));
+    match standing {
+        Ok(()) => report.ok("polkit", "Lets you start VMs without a password"),
+        Err(_) if !is_known => report.failure(
+            "polkit",
+            "Not there: nobody may use the helper",
+            "apt install polkitd (Fedora: dnf install polkit)",
+        ),
+        Err(failure @ Failure::NotAuthorized(_)) => {
+            let status = if wanted { Status::Failure } else { Status::Warning };
+            report.add("polkit", status, failure.to_string(), failure.way_out());
+        }
+        Err(failure) => report.failure(
+            "polkit",
+            failure.to_string(),
+            "See `systemctl status polkit`; `sudo systemctl restart polkit`.",
+        ),
+    }
+}
+
+/// The two units; returns the network's.
+async fn services(report: &mut Report, bus: &Connection) -> Option<Unit> {
+    let mut network = None;
+    for (name, unit) in [
+        ("system-unit-network", NETWORK_UNIT),
+        ("system-unit-helper", HELPER_UNIT),
+    ] {
+        let is_network = unit == NETWORK_UNIT;
+        match tokio::time::timeout(LIMIT, units::service(bus, unit)).await {
+            Ok(Ok(Some(found))) if found.has_failed() => {
+                report.failure(
+                    name,
+                    format!("{unit} has failed ({})", found.result),
+                    &format!("See `systemctl status {unit}` and `journalctl -u {unit}`, then {RESTART}"),
+                );
+            }
+            Ok(Ok(Some(found))) if is_network && found.active != "active" => {
+                report.failure(
+                    name,
+                    format!(
+                        "{unit} is {}: VMs have no network, and the helper does not start",
+                        found.active
+                    ),
+                    &format!("sudo systemctl start {unit}"),
+                );
+            }
+            Ok(Ok(Some(found))) => {
+                report.ok(name, format!("{unit} is {}", found.active));
+                if is_network {
+                    network = Some(found);
+                }
+            }
+            Ok(Ok(None)) if is_network => report.failure(
+                name,
+                format!("{unit} does not run: VMs have no network, and the helper does not start"),
+                &format!("sudo systemctl start {unit}"),
+            ),
+            Ok(Ok(None)) => report.ok(name, format!("{unit} starts when it is called")),
+            // A bus without systemd, as in a container: the helper is called nevertheless.
+            Ok(Err(_)) | Err(_) => {
+                report.info(name, format!("{unit}: systemd does not say"));
+            }
+        }
+    }
+    network
+}
+
+/// The helper's own checks. It is asked even where it refuses VMs: who may not start one may look.
+async fn own_checks(report: &mut Report, helper: &Helper, is_used: bool) {
     match helper.status().await {
         Ok(checks) => {
             for (name, well, detail) in checks {
@@ -39,13 +147,17 @@ pub(super) async fn check(report: &mut Report, mode: ModeChoice) {
                 if well {
                     report.ok(&name, detail);
                 } else {
-                    report.failure(&name, detail, "sudo banger system restart");
+                    report.failure(&name, detail, RESTART);
                 }
             }
         }
         // Said already.
-        Err(Failure::NotAuthorized(_)) if standing.is_err() => {}
-        Err(failure) => report.warning("system-checks", failure.to_string(), failure.way_out()),
+        Err(Failure::NotAuthorized(_)) if !is_used => {}
+        Err(failure) => {
+            let status = if is_used { Status::Failure } else { Status::Warning };
+            let hint = format!("See `systemctl status {HELPER_UNIT} {NETWORK_UNIT}`, then {RESTART}");
+            report.add("system-checks", status, failure.to_string(), &hint);
+        }
     }
 }
 

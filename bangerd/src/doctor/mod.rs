@@ -1,13 +1,22 @@
 //! What works on this machine, what does not, and what to do about it. Nothing is made or
-//! changed, and no daemon is needed.
+//! changed unless that is asked for, and no daemon is needed.
 
+mod firewall;
 mod helper;
 mod host;
+mod known;
+mod known_hosts;
+mod leftovers;
+mod network;
 mod owner;
+mod permissions;
 mod places;
 mod report;
+mod resolver;
 mod session;
+mod ssh_config;
 mod tools;
+mod units;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,24 +24,26 @@ use std::process::ExitCode;
 use banger_model::Dirs;
 
 use crate::config::ConfigFile;
+use known::Known;
 use report::{Report, Status};
 
 /// Looks at everything and writes the report to standard output. Fails when a check does, and
-/// with `strict` on warnings too.
-pub(crate) fn run(json: bool, strict: bool) -> ExitCode {
+/// with `strict` on warnings too. With `fix` it puts right what is safe and the owner's own.
+pub(crate) fn run(json: bool, strict: bool, fix: bool) -> ExitCode {
+    let mut report = if fix { Report::fixing() } else { Report::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = match runtime {
-        Ok(runtime) => runtime.block_on(examine()),
-        Err(error) => {
-            let mut report = Report::default();
-            report.failure(
-                "runtime",
-                format!("Cannot start: {error}"),
-                "Free memory or descriptors, and try again.",
-            );
-            report
+    match runtime {
+        Ok(runtime) => {
+            runtime.block_on(examine(&mut report));
+            // A name that nobody answers is asked for in a thread, which nobody waits for.
+            runtime.shutdown_background();
         }
-    };
+        Err(error) => report.failure(
+            "runtime",
+            format!("Cannot start: {error}"),
+            "Free memory or descriptors, and try again.",
+        ),
+    }
     let text = if json { report.json() } else { report.text() };
     let written = std::io::stdout().write_all(text.as_bytes());
     let bad = report.worst() == Status::Failure || (strict && report.worst() == Status::Warning);
@@ -43,26 +54,36 @@ pub(crate) fn run(json: bool, strict: bool) -> ExitCode {
     }
 }
 
-async fn examine() -> Report {
-    let mut report = Report::default();
-    host::architecture(&mut report);
-    host::landlock(&mut report);
-    host::engines(&mut report).await;
-    tools::check(&mut report);
-    session::check(&mut report).await;
+async fn examine(report: &mut Report) {
+    host::architecture(report);
+    host::landlock(report);
+    host::engines(report).await;
+    tools::check(report);
+    session::check(report).await;
     match Dirs::resolve(|key| std::env::var_os(key)) {
-        Ok(dirs) => {
-            places::directories(&mut report, &dirs);
-            places::database(&mut report, &dirs);
-            places::stores(&mut report, &dirs);
-            owner::config(&mut report, &dirs);
-            // A configuration that cannot be read was reported.
-            let mode = ConfigFile::new(&dirs).read().ok().and_then(|config| config.mode);
-            helper::check(&mut report, mode.unwrap_or_default()).await;
-            owner::daemon(&mut report, &dirs);
-        }
+        Ok(dirs) => owners(report, &dirs).await,
         Err(error) => report.failure("directories", error.to_string(), "Set HOME."),
     }
-    owner::guest_program(&mut report);
-    report
+    owner::guest_program(report);
+}
+
+/// What needs the owner's directories.
+async fn owners(report: &mut Report, dirs: &Dirs) {
+    permissions::check(report, dirs);
+    places::space(report, dirs);
+    places::copies(report, dirs);
+    leftovers::check(report, dirs, &Known::find(dirs).await).await;
+    // Anew: there may be fewer now, and the database may have more.
+    let known = Known::find(dirs).await;
+    owner::daemon(report, &known);
+    places::database(report, dirs);
+    known_hosts::check(report, dirs, &known);
+    places::stores(report, dirs);
+    owner::config(report, dirs);
+    ssh_config::check(report, dirs);
+    // A configuration that cannot be read was reported.
+    let config = ConfigFile::new(dirs).read().unwrap_or_default();
+    let system_mode = helper::check(report, config.mode.unwrap_or_default()).await;
+    network::check(report, dirs, &config, known.guests(), system_mode).await;
+    resolver::check(report, known.guests(), system_mode).await;
 }

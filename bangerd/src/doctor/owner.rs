@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use banger_model::Dirs;
-use rustix::net::sockopt::socket_peercred;
 
+use super::known::Known;
 use super::report::Report;
 use crate::config::ConfigFile;
 use crate::core::capability::guest_program::find;
@@ -45,19 +45,25 @@ pub(super) fn config(report: &mut Report, dirs: &Dirs) {
                 "Correct ssh_key_path, or leave it out: banger makes a key.",
             ),
         }
+        let open_to_others = std::fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0);
+        if open_to_others {
+            let hint = format!("chmod 600 {}", path.display());
+            report.warning("ssh-key-mode", "Others can read your key: ssh refuses it", &hint);
+        }
     }
 }
 
-pub(super) fn daemon(report: &mut Report, dirs: &Dirs) {
-    match UnixStream::connect(dirs.socket()) {
-        Ok(stream) => {
-            let pid = socket_peercred(&stream).map(|peer| peer.pid.as_raw_nonzero().get());
-            report.ok(
-                "daemon",
-                pid.map_or_else(|_| "Runs".to_owned(), |pid| format!("Runs as process {pid}")),
-            );
+pub(super) fn daemon(report: &mut Report, known: &Known) {
+    match known {
+        Known::Daemon(pid, _) => report.ok("daemon", format!("Runs as process {pid}")),
+        Known::Database(_) | Known::Unsettled => {
+            report.info("daemon", "Does not run; it starts when it is needed");
         }
-        Err(_) => report.info("daemon", "Does not run; it starts when it is needed"),
+        Known::Unknown(why) => report.failure(
+            "daemon",
+            format!("Runs and cannot be asked: {why}"),
+            "`banger daemon status` says which process it is. Kill that: VMs keep running, and the next call starts a new one.",
+        ),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The owner's directories, database, images and kernels.
+//! Room in the owner's directories, his database, images and kernels.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,17 @@ use banger_image::{image, kernel};
 use banger_model::{Dirs, Size};
 use banger_store::{SCHEMA_VERSION, Store};
 use rustix::fs::{StatVfs, statfs, statvfs};
-use rustix::process::geteuid;
 
 use super::report::{Report, Status};
 use crate::core::error::chain;
 
 /// Less free space than this is worth a word: an image and a kernel take about that.
 const LITTLE_SPACE: u64 = 4 << 30;
+/// With less than this, or a twentieth of a smaller file system, hardly anything can be written.
+const FULL: u64 = 64 << 20;
+const MAKE_ROOM: &str = "Make room: `banger image prune` and `banger vm prune` show what they would free with --dry-run; an image takes some GiB.";
 /// What to do about a place that cannot be looked at.
-const LOOK: &str = "See who owns it and what its mode is, with ls -ld, and make it yours.";
+pub(super) const LOOK: &str = "See who owns it and what its mode is, with ls -ld, and make it yours.";
 /// What to do about a database that cannot be used.
 const DATABASE: &str = "Update banger if a newer one made it; else move it away, and banger makes a new one.";
 /// Types of file systems by their magic numbers (statfs(2)), and whether they can share blocks
@@ -31,77 +33,53 @@ const FILE_SYSTEMS: [(i64, &str, bool); 8] = [
     (0x2FC1_2FC1, "zfs", false),
 ];
 
-pub(super) fn directories(report: &mut Report, dirs: &Dirs) {
-    let ours = [
-        ("config", &dirs.config),
-        ("state", &dirs.state),
-        ("data", &dirs.data),
-        ("cache", &dirs.cache),
-        ("runtime", &dirs.runtime),
-    ];
-    for (name, directory) in ours {
-        permissions(report, &format!("directory-{name}"), directory, name == "config");
-    }
-    for (name, directory) in [("space-state", &dirs.state), ("space-data", &dirs.data)] {
-        space(report, name, directory);
-    }
-    copies(report, dirs);
-}
-
-/// The configuration may be read by others; what else is there is the owner's alone.
-fn permissions(report: &mut Report, name: &str, directory: &Path, readable: bool) {
-    let shown = directory.display();
-    match std::fs::metadata(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            report.info(name, format!("{shown} is not there yet"));
-        }
-        Err(error) => report.failure(name, format!("Cannot look at {shown}: {error}"), LOOK),
-        Ok(meta) if !meta.is_dir() => {
-            report.failure(name, format!("{shown} is not a directory"), "Move it away.");
-        }
-        Ok(meta) if meta.uid() != geteuid().as_raw() => report.failure(
-            name,
-            format!("{shown} belongs to user {}", meta.uid()),
-            "Give it back to yourself with chown.",
-        ),
-        Ok(meta) if meta.mode() & 0o022 != 0 => report.warning(
-            name,
-            format!(
-                "{shown} can be written by others (mode {:o})",
-                meta.mode() & 0o777
-            ),
-            &format!("chmod go-w {shown}"),
-        ),
-        Ok(meta) if !readable && meta.mode() & 0o077 != 0 => report.info(
-            name,
-            format!("{shown} can be read by others (mode {:o})", meta.mode() & 0o777),
-        ),
-        Ok(_) => report.ok(name, shown.to_string()),
+pub(super) fn space(report: &mut Report, dirs: &Dirs) {
+    for (name, directory) in [
+        ("space-state", &dirs.state),
+        ("space-data", &dirs.data),
+        ("space-cache", &dirs.cache),
+        ("space-runtime", &dirs.runtime),
+    ] {
+        // Of sockets and locks there is little.
+        let little = if name == "space-runtime" {
+            FULL
+        } else {
+            LITTLE_SPACE
+        };
+        space_of(report, name, directory, little);
     }
 }
 
-fn space(report: &mut Report, name: &str, directory: &Path) {
+fn space_of(report: &mut Report, name: &str, directory: &Path, little: u64) {
     let place = existing(directory);
-    match statvfs(&place) {
-        Ok(found) => {
-            let free = free_bytes(&found);
-            let message = format!(
-                "{} MiB free below {}",
-                Size::from_bytes(free).mib(),
-                place.display()
-            );
-            if free < LITTLE_SPACE {
-                report.warning(name, message, "Make room: an image takes some GiB.");
-            } else {
-                report.ok(name, message);
-            }
+    let found = match statvfs(&place) {
+        Ok(found) => found,
+        Err(error) => {
+            return report.warning(name, format!("Cannot look at {}: {error}", place.display()), LOOK);
         }
-        Err(error) => report.warning(name, format!("Cannot look at {}: {error}", place.display()), LOOK),
+    };
+    let free = free_bytes(&found);
+    let shown = place.display();
+    let message = format!("{} MiB free below {shown}", Size::from_bytes(free).mib());
+    // Some file systems, btrfs among them, count no inodes.
+    let no_inodes = found.f_files > 0 && found.f_favail == 0;
+    // A runtime directory of a few MiB is small, not full.
+    if free < FULL.min(found.f_blocks.saturating_mul(found.f_frsize) / 20) || no_inodes {
+        let what = if no_inodes { "has no inode left" } else { "is full" };
+        report.failure(
+            name,
+            format!("The file system of {shown} {what}: {message}"),
+            MAKE_ROOM,
+        );
+    } else if free < little {
+        report.warning(name, message, MAKE_ROOM);
+    } else {
+        report.ok(name, message);
     }
 }
 
 /// How root disks are copied from images: told from the type of the file system alone.
-fn copies(report: &mut Report, dirs: &Dirs) {
+pub(super) fn copies(report: &mut Report, dirs: &Dirs) {
     let (data, state) = (existing(&dirs.data), existing(&dirs.state));
     let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
     let kind = statfs(&state).ok().and_then(|found| {

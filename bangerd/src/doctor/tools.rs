@@ -1,4 +1,4 @@
-//! Programs and files of the host that building images needs.
+//! Programs and files of the host that images, workspaces and consoles need.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,11 @@ const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Name, packages of Debian and Fedora, and what it is for.
-const TOOLS: [(&str, &str, &str, &str); 5] = [
+const TOOLS: [(&str, &str, &str, &str); 6] = [
     ("mmdebstrap", "mmdebstrap", "mmdebstrap", "building images"),
     ("apt-get", "apt", "apt", "building images and fetching kernels"),
     ("dpkg-deb", "dpkg", "dpkg", "unpacking kernels"),
+    ("git", "git", "git-core", "bringing a repository into a VM"),
     ("ssh", "openssh-client", "openssh-clients", "vm ssh"),
     ("journalctl", "systemd", "systemd", "consoles in the journal"),
 ];

@@ -129,6 +129,28 @@ impl Agent {
         }
     }
 
+    /// Whether a connection from within the guest to a host and port of its network is made. It is
+    /// closed at once.
+    ///
+    /// # Errors
+    /// When the agent itself is not reached.
+    pub(crate) async fn reaches(self: &Arc<Self>, host: &str, port: u16) -> Result<bool> {
+        let lease = self.lease().await?;
+        let opening = lease
+            .session
+            .handle
+            .channel_open_direct_tcpip(host, port.into(), "127.0.0.1", 0);
+        match opening.await {
+            Ok(channel) => {
+                // Whoever is at the other end sees the connection end either way.
+                let _ = channel.close().await;
+                Ok(true)
+            }
+            Err(russh::Error::ChannelOpenFailure(_)) => Ok(false),
+            Err(error) => Err(Error::Ssh(error)),
+        }
+    }
+
     async fn lease(self: &Arc<Self>) -> Result<Lease> {
         match self.take() {
             Some(lease) => Ok(lease),

@@ -156,6 +156,27 @@ async fn serve(passed: Option<std::os::fd::OwnedFd>) -> Result<()> {
     }
 }
 
+/// What a daemon does when it starts, and no more: repairs what an earlier one left, and removes
+/// its socket. Clients that come meanwhile wait for the start lock, and start one after it.
+///
+/// # Errors
+/// In words: a daemon runs, or the owner's files cannot be used.
+pub(crate) async fn put_in_order(dirs: &Dirs) -> std::result::Result<(), String> {
+    let repaired = async {
+        lock::make_directories(dirs)?;
+        let start = StartLock::take(dirs).await?;
+        let daemon = DaemonLock::take(dirs)?;
+        let socket = Socket::open(dirs, None, &start)?;
+        let bus = Bus::new();
+        let services = open_services(dirs, &bus).await?;
+        let opened = open_core(dirs, &services, session_bus().await).await;
+        socket.remove();
+        drop((daemon, start));
+        opened.map(drop).map_err(Error::Core)
+    };
+    repaired.await.map_err(|error| crate::core::error::chain(&error))
+}
+
 async fn open_services(dirs: &Dirs, bus: &Bus) -> Result<Arc<Services>> {
     let (dirs, bus) = (dirs.clone(), bus.clone());
     tokio::task::spawn_blocking(move || Services::open(&dirs, bus))
