@@ -17,12 +17,7 @@ impl Rig {
     /// # Panics
     /// When the guest does not answer, or the lister was not built.
     pub async fn guest_tree(&self, vm: &str) -> Listing {
-        let program = bin_dir().join("tree-listing");
-        assert!(
-            program.exists(),
-            "no {}: run scripts/build test-programs",
-            program.display()
-        );
+        let program = self.static_program("tree-listing");
         let batch = self.dir().join("lister.sftp");
         let commands = format!("put {} {PROGRAM}\nchmod 755 {PROGRAM}\n", program.display());
         std::fs::write(&batch, commands).expect("the rig is writable");
@@ -34,6 +29,20 @@ impl Rig {
         let text = out.text();
         assert!(text.ends_with("end"), "the listing has no end: {out}");
         tree_listing::parse(text.trim_end_matches("end"))
+    }
+
+    /// A program that runs in any guest.
+    ///
+    /// # Panics
+    /// When it was not built.
+    pub fn static_program(&self, name: &str) -> PathBuf {
+        let program = bin_dir().join(name);
+        assert!(
+            program.exists(),
+            "no {}: run scripts/build test-programs",
+            program.display()
+        );
+        program
     }
 
     /// Runs a command in a guest as root, by the host's own `ssh`.
