@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banger_model::slot::{GuestBridge, HOST_LINK, Slot};
+use banger_model::slot::{GuestBridge, HOST_ADDRESS, HOST_LINK, Slot};
 use banger_model::{Config, Dirs};
 use rustix::net::sockopt::set_ip_ttl;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
@@ -129,7 +129,7 @@ async fn link(report: &mut Report) {
                 format!("A packet went to the guests' network and its answer came back ({took} µs)"),
             );
         }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NetworkUnreachable => report.failure(
+        Ok(Err(error)) if is_no_link(&error) => report.failure(
             NAME,
             format!("There is no route to the guests' network: {HOST_LINK} is not there or down"),
             "sudo systemctl restart banger-network",
@@ -155,12 +155,21 @@ async fn link(report: &mut Report) {
     }
 }
 
+fn is_no_link(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable
+    )
+}
+
 /// Ends with what the first router says.
 async fn one_hop(address: Ipv4Addr) -> io::Result<()> {
     /// Discard, which guests do not serve.
     const PORT: u16 = 9;
     let socket = TcpSocket::new_v4()?;
     set_ip_ttl(&socket, 1)?;
+    // By this link or not at all: the next router of any other way would answer just the same.
+    socket.bind(SocketAddr::new(HOST_ADDRESS.into(), 0))?;
     socket
         .connect(SocketAddr::new(address.into(), PORT))
         .await
