@@ -20,9 +20,17 @@ const HELPER_UNIT: &str = "banger-helper.service";
 const POLKIT: &str = "org.freedesktop.PolicyKit1";
 const RESTART: &str = "sudo banger system restart";
 
-/// Looks at all of it; `mode` is what the configuration says. Whether VMs are started in system
-/// mode.
-pub(super) async fn check(report: &mut Report, mode: ModeChoice) -> bool {
+/// What system mode is to this owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SystemMode {
+    /// Whether VMs are started in it.
+    pub is_used: bool,
+    /// Whether its network should be there.
+    pub has_network: bool,
+}
+
+/// Looks at all of it; `mode` is what the configuration says.
+pub(super) async fn check(report: &mut Report, mode: ModeChoice) -> SystemMode {
     let wanted = mode == ModeChoice::System;
     let helper = Helper::new(SystemBus::usual());
     let bus = match helper.connection().await {
@@ -35,7 +43,7 @@ pub(super) async fn check(report: &mut Report, mode: ModeChoice) -> bool {
             let status = if wanted { Status::Failure } else { Status::Info };
             let hint = "Start dbus-daemon or dbus-broker, or set mode = \"user\" in config.toml.";
             report.add("system-bus", status, message, if wanted { hint } else { "" });
-            return false;
+            return SystemMode::default();
         }
     };
     let standing = helper.standing().await;
@@ -43,7 +51,7 @@ pub(super) async fn check(report: &mut Report, mode: ModeChoice) -> bool {
         let status = if wanted { Status::Failure } else { Status::Info };
         let message = "Not installed: VMs are launched by this daemon (user mode)";
         report.add("helper", status, message, Failure::NotInstalled.way_out());
-        return false;
+        return SystemMode::default();
     }
     polkit(report, &bus, wanted, &standing).await;
     match &standing {
@@ -55,12 +63,30 @@ pub(super) async fn check(report: &mut Report, mode: ModeChoice) -> bool {
         ),
         Ok(()) => report.ok("helper", "Launches VMs as uids of their own (system mode)"),
     }
-    let network = services(report, &bus).await;
-    own_checks(report, &helper, standing.is_ok() && mode != ModeChoice::User).await;
-    if let Some(network) = &network {
+    let is_used = standing.is_ok() && mode != ModeChoice::User;
+    let services = services(report, &bus).await;
+    if let Some(network) = &services.network {
         firewall::named_by_the_network(report, network);
     }
-    standing.is_ok() && mode != ModeChoice::User
+    // The question would start both, which is a change, and one that has failed takes its time.
+    if services.answer {
+        own_checks(report, &helper, is_used).await;
+    }
+    SystemMode {
+        is_used,
+        has_network: is_used && !services.rests,
+    }
+}
+
+/// What systemd says of the two units.
+#[derive(Debug, Default)]
+struct Services {
+    /// The network's unit, where it is active.
+    network: Option<Unit>,
+    /// Whether the network was stopped, and nothing is wrong.
+    rests: bool,
+    /// Whether the helper can be asked without starting the network.
+    answer: bool,
 }
 
 /// Whether polkit is there, and whether it lets this owner start a VM.
@@ -91,51 +117,51 @@ async fn polkit(report: &mut Report, bus: &Connection, wanted: bool, standing: &
     }
 }
 
-/// The two units; returns the network's.
-async fn services(report: &mut Report, bus: &Connection) -> Option<Unit> {
-    let mut network = None;
-    for (name, unit) in [
-        ("system-unit-network", NETWORK_UNIT),
-        ("system-unit-helper", HELPER_UNIT),
-    ] {
-        let is_network = unit == NETWORK_UNIT;
-        match tokio::time::timeout(LIMIT, units::service(bus, unit)).await {
-            Ok(Ok(Some(found))) if found.has_failed() => {
-                report.failure(
-                    name,
-                    format!("{unit} has failed ({})", found.result),
-                    &format!("See `systemctl status {unit}` and `journalctl -u {unit}`, then {RESTART}"),
-                );
-            }
-            Ok(Ok(Some(found))) if is_network && found.active != "active" => {
-                report.failure(
-                    name,
-                    format!(
-                        "{unit} is {}: VMs have no network, and the helper does not start",
-                        found.active
-                    ),
-                    &format!("sudo systemctl start {unit}"),
-                );
-            }
-            Ok(Ok(Some(found))) => {
-                report.ok(name, format!("{unit} is {}", found.active));
-                if is_network {
-                    network = Some(found);
-                }
-            }
-            Ok(Ok(None)) if is_network => report.failure(
+async fn services(report: &mut Report, bus: &Connection) -> Services {
+    let mut services = Services::default();
+    let network = state(report, bus, "system-unit-network", NETWORK_UNIT).await;
+    let helper = state(report, bus, "system-unit-helper", HELPER_UNIT).await;
+    services.rests = matches!(network, State::Stopped);
+    let known = |state: &State| matches!(state, State::Active(_) | State::Unknown);
+    services.answer = known(&network) && !matches!(helper, State::Failed);
+    if let State::Active(network) = network {
+        services.network = Some(network);
+    }
+    services
+}
+
+enum State {
+    Active(Unit),
+    Stopped,
+    Failed,
+    /// A bus without systemd, as in a container: the helper is called nevertheless.
+    Unknown,
+}
+
+async fn state(report: &mut Report, bus: &Connection, name: &str, unit: &str) -> State {
+    match tokio::time::timeout(LIMIT, units::service(bus, unit)).await {
+        Ok(Ok(Some(found))) if found.has_failed() => {
+            let message = format!("{unit} has failed ({})", found.result);
+            let hint = format!("See `systemctl status {unit}` and `journalctl -u {unit}`, then {RESTART}");
+            report.failure(name, message, &hint);
+            State::Failed
+        }
+        Ok(Ok(Some(found))) if found.active != "inactive" => {
+            report.ok(name, format!("{unit} is {}", found.active));
+            State::Active(found)
+        }
+        Ok(Ok(_)) => {
+            report.info(
                 name,
-                format!("{unit} does not run: VMs have no network, and the helper does not start"),
-                &format!("sudo systemctl start {unit}"),
-            ),
-            Ok(Ok(None)) => report.ok(name, format!("{unit} starts when it is called")),
-            // A bus without systemd, as in a container: the helper is called nevertheless.
-            Ok(Err(_)) | Err(_) => {
-                report.info(name, format!("{unit}: systemd does not say"));
-            }
+                format!("{unit} does not run: the next VM of system mode starts it"),
+            );
+            State::Stopped
+        }
+        Ok(Err(_)) | Err(_) => {
+            report.info(name, format!("{unit}: systemd does not say"));
+            State::Unknown
         }
     }
-    network
 }
 
 /// The helper's own checks. It is asked even where it refuses VMs: who may not start one may look.

@@ -84,6 +84,6 @@ async fn owners(report: &mut Report, dirs: &Dirs) {
     // A configuration that cannot be read was reported.
     let config = ConfigFile::new(dirs).read().unwrap_or_default();
     let system_mode = helper::check(report, config.mode.unwrap_or_default()).await;
-    network::check(report, dirs, &config, known.guests(), system_mode).await;
-    resolver::check(report, known.guests(), system_mode).await;
+    network::check(report, dirs, &config, known.guests(), system_mode.has_network).await;
+    resolver::check(report, known.guests(), system_mode.is_used).await;
 }

@@ -37,14 +37,14 @@ struct Target {
     is_proxy: bool,
 }
 
-/// Sends them: to the mirror, to the guests' network where system mode is used, and from a guest
+/// Sends them: to the mirror, to the guests' network where there should be one, and from a guest
 /// where one runs.
 pub(super) async fn check(
     report: &mut Report,
     dirs: &Dirs,
     config: &Config,
     guests: &[Guest],
-    system_mode: bool,
+    has_network: bool,
 ) {
     let mirror = config
         .debian_mirror
@@ -58,7 +58,7 @@ pub(super) async fn check(
         );
     };
     let reached = mirror_of(report, &target).await;
-    if system_mode {
+    if has_network {
         link(report).await;
     }
     let running = |guest: &&Guest| guest.agent.is_some();
