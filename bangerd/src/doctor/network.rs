@@ -24,7 +24,9 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// How long the way to the guests' network and back may take: it is one hop. Less than the three
 /// seconds after which a dead link says that nobody is there (ARP).
 const LINK_LIMIT: Duration = Duration::from_secs(2);
-/// How long a guest may take, an emulated one too.
+/// How long a guest's agent may take for its greeting, an emulated one too.
+const AGENT_LIMIT: Duration = Duration::from_secs(10);
+/// And for a connection that it makes.
 const GUEST_LIMIT: Duration = Duration::from_secs(20);
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
 
@@ -203,47 +205,43 @@ async fn from_guest(
             );
         }
     };
+    let way_out = match guest.is_of_system_mode() {
+        true => firewall::way_out_of_loss(),
+        false => format!("See `banger vm logs {name}`; `banger vm restart {name}`."),
+    };
+    let unreached = match timeout(AGENT_LIMIT, agent.warm()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(chain(&error)),
+        Err(_) => Some(format!(
+            "nothing comes back within {} seconds",
+            AGENT_LIMIT.as_secs()
+        )),
+    };
+    if let Some(why) = unreached {
+        let message = format!("The agent of {name} is not reached: {why}");
+        return report.failure(NAME, message, &way_out);
+    }
     let Target { host, port, .. } = target;
     let began = Instant::now();
-    let (why, well) = match timeout(GUEST_LIMIT, agent.reaches(host, *port)).await {
+    let why = match timeout(GUEST_LIMIT, agent.reaches(host, *port)).await {
         Ok(Ok(true)) => {
             let took = began.elapsed().as_millis();
             return report.ok(NAME, format!("{name} reaches {host}:{port} ({took} ms)"));
         }
-        Ok(Ok(false)) => ("the connection fails".to_owned(), true),
-        Ok(Err(error)) => (chain(&error), false),
-        Err(_) => ("nothing comes back".to_owned(), true),
+        Ok(Ok(false)) => "the connection fails".to_owned(),
+        Ok(Err(error)) => chain(&error),
+        Err(_) => "nothing comes back".to_owned(),
     };
-    if !well {
-        let way_out = match guest.is_of_system_mode() {
-            true => firewall::way_out_of_loss(),
-            false => format!("See `banger vm logs {name}`; `banger vm restart {name}`."),
-        };
-        return report.failure(
-            NAME,
-            format!("The agent of {name} is not reached: {why}"),
-            &way_out,
-        );
-    }
     let message = format!("{name} does not reach {host}:{port}: {why}");
-    match (reached_by_host, guest.is_of_system_mode()) {
-        (false, _) => {
-            report.info(NAME, message);
-            report.detail("Neither does the host.");
-        }
-        (true, true) => {
-            report.failure(NAME, message, &firewall::way_out_of_loss());
-            report.detail("The host does: another firewall keeps guests in, or names are not answered.");
-        }
-        (true, false) => {
-            report.failure(
-                NAME,
-                message,
-                &format!("See `banger vm logs {name}`; `banger vm restart {name}`."),
-            );
-            report.detail("The host does.");
-        }
+    if !reached_by_host {
+        report.info(NAME, message);
+        return report.detail("Neither does the host.");
     }
+    report.failure(NAME, message, &way_out);
+    report.detail(match guest.is_of_system_mode() {
+        true => "The host does: another firewall keeps guests in, or names are not answered.",
+        false => "The host does.",
+    });
 }
 
 fn agent(dirs: &Dirs, config: &Config, guest: &Guest) -> Result<Arc<Agent>, String> {

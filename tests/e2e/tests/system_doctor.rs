@@ -11,6 +11,17 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(240);
 const BANGER: &str = "/usr/local/bin/banger";
 
+/// Drops what comes from the guests' network.
+const DROP: &str = r#"printf '%s' 'table ip other { chain input {
+    type filter hook input priority 0; iifname "banger0" drop; }; }' | nft -f -"#;
+
+async fn installed() -> Option<Machine> {
+    let machine = Machine::boot_for_system_mode().await?;
+    let mut install = machine.root(machine.build().join("banger"));
+    finished(install.args(["system", "install"]), LIMIT).await.ok();
+    Some(machine)
+}
+
 async fn doctor(machine: &Machine, words: &[&str]) -> Value {
     let words = [&[BANGER, "doctor", "--json"], words].concat();
     let out = machine.run_in_session(ALICE, &words).await;
@@ -57,12 +68,9 @@ async fn sh(machine: &Machine, script: &str) {
 
 #[tokio::test]
 async fn a_broken_system_mode_is_named_with_the_way_out() {
-    let Some(machine) = Machine::boot_for_system_mode().await else {
+    let Some(machine) = installed().await else {
         return;
     };
-    let mut install = machine.root(machine.build().join("banger"));
-    finished(install.args(["system", "install"]), LIMIT).await.ok();
-
     let document = doctor(&machine, &[]).await;
     let names = [
         "system-bus",
@@ -93,14 +101,45 @@ async fn a_broken_system_mode_is_named_with_the_way_out() {
     helper_down(&machine).await;
 }
 
+#[tokio::test]
+async fn a_vm_that_runs_is_asked_and_known_by_name() {
+    let Some(machine) = installed().await else {
+        return;
+    };
+    let create = [
+        BANGER, "vm", "create", "--quiet", "--image", "bare", "--memory", "256M", "--vcpu", "1", "web",
+    ];
+    machine.run_in_session(ALICE, &create).await.ok();
+    let document = doctor(&machine, &[]).await;
+    for name in ["daemon", "known-hosts", "network-link", "leftovers"] {
+        well(&document, name);
+    }
+    if machine.has_resolver().await {
+        well(&document, "resolver");
+        let found = check(&document, "resolver");
+        assert!(
+            found["message"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("web.vm is 10.119."))
+        );
+    }
+    // Nobody is at the other end here, which the host finds out as well.
+    let guest = check(&document, "network-guest");
+    assert_eq!(guest["detail"], "Neither does the host.", "{guest}");
+
+    // The guest is not reached where its answers are dropped.
+    sh(&machine, DROP).await;
+    let document = doctor(&machine, &[]).await;
+    fails(
+        &document,
+        "network-guest",
+        &["The agent of web is not reached", "banger0"],
+    );
+}
+
 async fn firewalls(machine: &Machine) {
     // What comes from the guests' network is dropped: a packet shows it.
-    sh(
-        machine,
-        r#"printf '%s' 'table ip other { chain input {
-               type filter hook input priority 0; iifname "banger0" drop; }; }' | nft -f -"#,
-    )
-    .await;
+    sh(machine, DROP).await;
     let document = doctor(machine, &[]).await;
     fails(
         &document,
