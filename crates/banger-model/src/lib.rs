@@ -2,9 +2,11 @@
 //! made of and in which states they can be. No I/O: everything here can be built, compared
 //! and tested without a machine.
 
+pub mod agent;
 pub mod config;
 pub mod dirs;
 pub mod event;
+pub mod figures;
 pub mod guest;
 pub mod id;
 pub mod image;
