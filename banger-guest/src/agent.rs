@@ -10,6 +10,7 @@ mod command;
 mod connection;
 pub(crate) mod control;
 mod exit;
+mod figures;
 mod forward;
 mod handler;
 mod listen;

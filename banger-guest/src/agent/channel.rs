@@ -99,6 +99,13 @@ impl Session {
         true
     }
 
+    /// The client's end, for whoever answers it; nothing when somebody does already.
+    pub(super) fn take_client(&mut self, handle: Handle) -> Option<(QueueOut, Client)> {
+        let (input, write) = self.parts.take()?;
+        let write = Arc::new(write);
+        Some((input, Client { write, handle }))
+    }
+
     /// Starts the process; false when there has been one.
     pub(super) fn start(
         &mut self,
@@ -109,12 +116,8 @@ impl Session {
         gone: &Arc<Notify>,
         handle: Handle,
     ) -> bool {
-        let Some((input, write)) = self.parts.take() else {
+        let Some((input, client)) = self.take_client(handle) else {
             return false;
-        };
-        let client = Client {
-            write: Arc::new(write),
-            handle,
         };
         match self.launch(program, user, identity, peer) {
             Ok(started) => {

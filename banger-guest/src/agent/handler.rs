@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use banger_model::agent::SUBSYSTEM;
 use banger_model::guest::Identity;
 use russh::keys::PublicKey;
 use russh::server::{
@@ -16,8 +17,10 @@ use super::backlog::Backlog;
 use super::channel::{Channel, Session};
 use super::command::Program;
 use super::exit::number_of;
+use super::figures::{self, Question};
 use super::forward::{self, Target};
 use super::terminal::{self, Wanted};
+use crate::sockets::Sockets;
 use crate::users::{self, User};
 
 /// Channels of one connection at once: sessions and forwarded connections.
@@ -34,6 +37,7 @@ pub(super) struct Client {
     /// Told when the client has proved who it is.
     authenticated: Option<oneshot::Sender<()>>,
     channels: HashMap<ChannelId, Channel>,
+    sockets: Arc<Sockets>,
 }
 
 impl Client {
@@ -52,6 +56,7 @@ impl Client {
             user: None,
             authenticated: Some(authenticated),
             channels: HashMap::new(),
+            sockets: Arc::default(),
         }
     }
 
@@ -80,6 +85,22 @@ impl Client {
                 connection.handle(),
             )
         })
+    }
+
+    /// Answers a question of root's without a process.
+    fn answer(&mut self, id: ChannelId, question: Question, connection: &mut Connection) -> bool {
+        let root = self.user.as_ref().is_some_and(|user| user.credentials.uid == 0);
+        let Some(channel) = self.channels.get_mut(&id).filter(|_| root) else {
+            return false;
+        };
+        let session = channel.session.as_mut();
+        let Some((_, client)) = session.and_then(|it| it.take_client(connection.handle())) else {
+            return false;
+        };
+        let (sockets, gone) = (Arc::clone(&self.sockets), Arc::clone(&channel.gone));
+        let own_port = self.identity.ssh.port;
+        tokio::spawn(figures::run(question, sockets, own_port, client, gone));
+        true
     }
 
     /// Whether no further channel can be opened. A forwarded connection that failed was no
@@ -322,7 +343,10 @@ impl Handler for Client {
         name: &str,
         connection: &mut Connection,
     ) -> Result<(), Self::Error> {
-        let granted = name == "sftp" && self.start(id, &Program::Sftp, connection);
+        let granted = match Question::of(name) {
+            Some(question) => self.answer(id, question, connection),
+            None => name == "sftp" && self.start(id, &Program::Sftp, connection),
+        };
         answer(granted, id, connection)
     }
 

@@ -16,7 +16,7 @@ use super::process::{NotStarted, Started};
 use super::terminal::Terminal;
 
 /// SSH_EXTENDED_DATA_STDERR.
-const STDERR: u32 = 1;
+pub(super) const STDERR: u32 = 1;
 /// One piece of output; clients take packets of half of it as a rule.
 const PIECE: usize = 64 << 10;
 /// A larger pipe means fewer turns between the process and this one.
@@ -163,7 +163,8 @@ async fn show(terminal: &Terminal, client: &Client) -> Result<(), Error> {
     }
 }
 
-async fn finish(client: &Client, outcome: Outcome) {
+/// Tells the client how it ended, and that nothing more comes.
+pub(super) async fn finish(client: &Client, outcome: Outcome) {
     let id = client.write.id();
     // A client that has gone wants to know nothing.
     let _ = match outcome {
