@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use banger_model::agent::SUBSYSTEM;
 use banger_model::guest::Identity;
 use russh::keys::PublicKey;
 use russh::server::{
