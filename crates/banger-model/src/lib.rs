@@ -7,7 +7,6 @@ pub mod config;
 pub mod dirs;
 pub mod event;
 pub mod figures;
-pub mod figures;
 pub mod guest;
 pub mod id;
 pub mod image;
