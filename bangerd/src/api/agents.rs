@@ -7,7 +7,7 @@ use banger_bus::Result;
 use banger_model::VmId;
 
 use crate::core::AgentAddress;
-use crate::guest::{Agent, ClientKey, Endpoint};
+use crate::guest::{Agent, ClientKey, Endpoint, Gone};
 
 /// One agent per VM, as long as it has the same address.
 #[derive(Default)]
@@ -31,16 +31,11 @@ impl Agents {
         Ok(agent)
     }
 
-    /// Forgets the connections to a guest that has started anew, and ends what waits on them.
-    pub(super) fn hang_up(&self, id: VmId) {
+    /// Forgets the connections to a guest, and ends what waits on them.
+    pub(super) fn hang_up(&self, id: VmId, why: Gone) {
         let forgotten = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         if let Some((_, agent)) = forgotten {
-            agent.hang_up();
+            agent.hang_up(why);
         }
-    }
-
-    /// Forgets a VM that runs no more; its connections end with their last command.
-    pub(super) fn forget(&self, id: VmId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }

@@ -8,6 +8,7 @@ use banger_model::{VmId, VmState};
 use super::services::Services;
 use super::vm::VmEntry;
 use crate::core::{Publish, Vm};
+use crate::guest::Gone;
 
 pub(crate) struct Publisher(pub(crate) Arc<Services>);
 
@@ -59,10 +60,10 @@ impl Publish for Publisher {
         }
         let up = [running, VmState::Paused.as_str()];
         if up.contains(&before.state.as_str()) && after.state == VmState::Starting.as_str() {
-            self.0.agents.hang_up(vm.id());
+            self.0.agents.hang_up(vm.id(), Gone::Restarted);
         }
         if after.ssh_port == 0 {
-            self.0.agents.forget(vm.id());
+            self.0.agents.hang_up(vm.id(), Gone::Ended);
         }
         if !after.state.parse().is_ok_and(VmState::is_live) {
             self.0.tell_stop();
@@ -71,7 +72,7 @@ impl Publish for Publisher {
     }
 
     fn vm_removed(&self, id: VmId) {
-        self.0.agents.forget(id);
+        self.0.agents.hang_up(id, Gone::Ended);
         self.0.names.remove(id);
         self.0.tell_stop();
         if let Err(error) = self.0.known_hosts.remove(id) {

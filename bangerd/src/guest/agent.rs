@@ -27,6 +27,9 @@ const MAX_UNUSED: usize = 2;
 const WINDOW: u32 = 2 << 20;
 /// The largest piece of data in bytes; below what TCP and russh take as one.
 const PACKET: u32 = 65_535;
+/// How long after a VM's end its guest's last words may be on their way, which the host's kernel has
+/// by then. Where its VMM held the connections they end by themselves before.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Messages of one channel that wait to be taken.
 const CHANNEL_BUFFER: usize = 32;
 
@@ -45,8 +48,18 @@ pub(crate) struct Agent {
     client_key: Arc<PrivateKey>,
     config: Arc<client::Config>,
     sessions: Mutex<Vec<Arc<Session>>>,
-    /// Whether the guest that it leads to is gone.
-    gone: watch::Sender<bool>,
+    /// Whether the guest that it leads to is gone, and how.
+    gone: watch::Sender<Option<Gone>>,
+}
+
+/// Why a guest will never answer on its connections. Nothing else says so: a guest that does not
+/// run ends none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It has started anew, and its kernel forgot them.
+    Restarted,
+    /// Its VM has ended.
+    Ended,
 }
 
 struct Session {
@@ -88,7 +101,7 @@ impl Agent {
             client_key,
             config: Arc::new(config),
             sessions: Mutex::default(),
-            gone: watch::channel(false).0,
+            gone: watch::channel(None).0,
         }))
     }
 
@@ -100,17 +113,22 @@ impl Agent {
         self.lease().await.map(drop)
     }
 
-    /// The guest has started anew: its kernel forgot the connections, so that nothing will ever
-    /// come on them. Commands that wait are told.
-    pub(crate) fn hang_up(&self) {
-        self.gone.send_replace(true);
+    /// Nothing more will come from the guest: commands that wait are told.
+    pub(crate) fn hang_up(&self, why: Gone) {
+        self.gone.send_replace(Some(why));
         self.lock().clear();
     }
 
-    /// Resolves after [`Agent::hang_up`].
-    pub(super) async fn hung_up(&self) {
+    /// Resolves after [`Agent::hang_up`]. What the guest said before it ended has been taken then.
+    pub(crate) async fn hung_up(&self) -> Gone {
+        let mut gone = self.gone.subscribe();
         // The sender lives as long as self, so this ends by the word only.
-        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+        let why = gone.wait_for(Option::is_some).await;
+        let why = why.ok().and_then(|why| *why).unwrap_or(Gone::Ended);
+        if why == Gone::Ended {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+        why
     }
 
     /// A session channel on a connection that still works.

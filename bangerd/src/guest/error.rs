@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use banger_bus::ErrorKind;
 
+use super::agent::Gone;
+
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +46,8 @@ pub(crate) enum Error {
     Request(&'static str),
     #[error("The connection to the guest ended while the command ran")]
     Lost,
-    #[error("The guest restarted while the command ran")]
-    Restarted,
+    #[error("The {} while the command ran", match .0 { Gone::Restarted => "guest restarted", Gone::Ended => "VM ended" })]
+    Gone(Gone),
 }
 
 impl Error {
@@ -76,7 +78,7 @@ impl Error {
             | Self::Refused
             | Self::Ssh(_)
             | Self::Lost
-            | Self::Restarted => ErrorKind::GuestUnreachable,
+            | Self::Gone(_) => ErrorKind::GuestUnreachable,
         }
     }
 

@@ -151,7 +151,7 @@ pub(crate) async fn run(
     };
     let (_lease, read, write) = tokio::select! {
         started = started => started?,
-        () = agent.hung_up() => return Err(Error::Restarted.into()),
+        gone = agent.hung_up() => return Err(Error::Gone(gone).into()),
         () = ctx.cancelled() => return Err(cancelled()),
     };
     let stop = Stop::new().map_err(no_thread)?;
@@ -180,7 +180,7 @@ pub(crate) async fn run(
             ending = output => Some(ending),
             () = input => None,
             () = control => None,
-            () = agent.hung_up() => return Err(Error::Restarted.into()),
+            gone = agent.hung_up() => return Err(Error::Gone(gone).into()),
             () = ctx.cancelled() => None,
         }
     };

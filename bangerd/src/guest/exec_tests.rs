@@ -8,6 +8,7 @@ use russh::keys::PrivateKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::super::Gone;
 use super::super::fake::{FakeGuest, new_key};
 use super::*;
 use crate::core::progress::{Cancel, Silent};
@@ -181,6 +182,25 @@ async fn cancelling_closes_the_channel_and_lets_go_of_the_streams() {
         ErrorKind::Cancelled
     );
     // Their end shows that no descriptor of the caller's stays open.
+    assert!(all(stdout).await.is_empty());
+}
+
+/// On the bridge a guest whose VMM is killed ends no connection.
+#[tokio::test]
+async fn a_command_ends_with_its_vm_which_ends_no_connection() {
+    let rig = rig().await;
+    let running = rig.start("echo up; exec sleep 1000");
+    let mut stdout = running.stdout;
+    stdout = spawn_blocking(move || {
+        stdout.read_exact(&mut [0; 3]).unwrap();
+        stdout
+    })
+    .await
+    .unwrap();
+    rig.agent.hang_up(Gone::Ended);
+    let error = running.outcome.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::GuestUnreachable);
+    assert!(error.message.contains("VM ended"), "{error}");
     assert!(all(stdout).await.is_empty());
 }
 

@@ -10,6 +10,6 @@ pub(crate) mod known_hosts;
 mod quote;
 mod stdio;
 
-pub(crate) use agent::{Agent, Endpoint};
+pub(crate) use agent::{Agent, Endpoint, Gone};
 pub(crate) use keys::ClientKey;
 pub(crate) use known_hosts::KnownHosts;
