@@ -7,6 +7,7 @@
 
 mod agent;
 mod console;
+mod files;
 mod identity;
 mod init;
 mod machine;
@@ -28,9 +29,10 @@ fn main() -> ExitCode {
         (1, _) => init::boot(),
         (_, Some("agent")) => agent::run(),
         (_, Some("adopt")) => agent::adopt(),
+        (_, Some("files")) => files::serve(),
         (_, Some("sftp")) => sftp::serve(),
         _ => {
-            console::say("usage: banger-guest agent|adopt|sftp; PID 1 needs no argument");
+            console::say("usage: banger-guest agent|adopt|files|sftp; PID 1 needs no argument");
             ExitCode::from(2)
         }
     }

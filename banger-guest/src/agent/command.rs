@@ -30,6 +30,8 @@ pub(super) enum Program {
     Words(Vec<u8>),
     Shell,
     Sftp,
+    /// The file service, see [`banger_model::agent`].
+    Files,
 }
 
 /// Why nothing can be started; the text goes to the client's standard error.
@@ -91,6 +93,11 @@ pub(super) fn prepare(
         (Program::Sftp, _) => {
             let mut command = Command::new(paths::PROGRAM);
             command.arg("sftp");
+            command
+        }
+        (Program::Files, _) => {
+            let mut command = Command::new(paths::PROGRAM);
+            command.arg("files");
             command
         }
         (Program::Command(line), Some((path, name))) => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use banger_model::agent::SUBSYSTEM;
 use banger_model::guest::Identity;
 use russh::keys::PublicKey;
 use russh::server::{
@@ -344,7 +345,15 @@ impl Handler for Client {
     ) -> Result<(), Self::Error> {
         let granted = match Question::of(name) {
             Some(question) => self.answer(id, question, connection),
-            None => name == "sftp" && self.start(id, &Program::Sftp, connection),
+            None => {
+                let root = self.user.as_ref().is_some_and(|user| user.credentials.uid == 0);
+                let program = match name {
+                    "sftp" => Some(Program::Sftp),
+                    SUBSYSTEM if root => Some(Program::Files),
+                    _ => None,
+                };
+                program.is_some_and(|program| self.start(id, &program, connection))
+            }
         };
         answer(granted, id, connection)
     }

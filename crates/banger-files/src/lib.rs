@@ -7,6 +7,7 @@
 mod error;
 mod header;
 mod link;
+mod look;
 mod pack;
 mod place;
 mod read;
@@ -15,6 +16,7 @@ mod root;
 mod unpack;
 
 pub use error::{Error, Kind};
+pub use look::{Found, FoundKind, Look};
 pub use pack::{Meta, Packed, Packer};
 pub use remove::remove;
 pub use root::Root;

@@ -344,7 +344,7 @@ fn found(name: &Path, kind: Type, stat: &Stat) -> Head {
 }
 
 /// A file's time in nanoseconds since 1970.
-fn mtime(stat: &Stat) -> i64 {
+pub(crate) fn mtime(stat: &Stat) -> i64 {
     stat.st_mtime
         .saturating_mul(1_000_000_000)
         .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0))

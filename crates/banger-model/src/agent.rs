@@ -51,8 +51,6 @@ pub enum Request {
     /// What is at a path, over symbolic links unless it is one itself and `follow` is not set:
     /// answered by [`Look`].
     Look { path: String, follow: bool },
-    /// Answered by [`Memory`].
-    Memory,
     /// Where a program is in the agent's search path: answered by [`Which`].
     Which { program: String },
 }
@@ -95,13 +93,6 @@ pub struct Look {
     pub found: Option<Stat>,
     /// Whether the directory above it is there.
     pub parent: bool,
-}
-
-/// The guest's memory in KiB, see `/proc/meminfo` in proc_meminfo(5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    pub total_kib: u64,
-    pub available_kib: u64,
 }
 
 /// Where a program is.
@@ -153,10 +144,6 @@ mod tests {
             r#"{"request":"get","path":"/a\nb","follow":true,"name":"x"}"#
         );
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), get);
-        assert_eq!(
-            serde_json::to_string(&Request::Memory).unwrap(),
-            r#"{"request":"memory"}"#
-        );
         assert!(serde_json::from_str::<Request>(r#"{"request":"get","path":"/a"}"#).is_err());
         assert!(serde_json::from_str::<Request>(r#"{"request":"exec"}"#).is_err());
     }

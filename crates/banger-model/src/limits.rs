@@ -20,6 +20,8 @@ pub const MAX_ARGS_BYTES: usize = 1 << 20;
 pub const MAX_GUEST_MESSAGE: usize = 4096;
 /// What is kept of a VM's console where there is no journal, in bytes.
 pub const MAX_CONSOLE_BYTES: u64 = 1 << 20;
+/// Ports of one VM that are published.
+pub const MAX_PORTS: usize = 64;
 /// A host name's label (RFC 1123).
 pub const MAX_NAME: usize = 63;
 /// The longest name of a kernel.

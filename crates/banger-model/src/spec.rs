@@ -10,7 +10,7 @@ use crate::name::{ImageName, KernelName, VmName};
 use crate::size::Size;
 use crate::state::UnknownWord;
 
-/// Everything that the owner decides about a VM. Immutable once it passed [`VmSpec::check`].
+/// Everything that the owner decides about a VM, as it passed [`VmSpec::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
@@ -32,6 +32,9 @@ pub struct VmSpec {
     /// What the image says about its processes.
     #[serde(default)]
     pub process: Process,
+    /// Ports of the host's loopback, and those of the guest to which they lead.
+    #[serde(default)]
+    pub ports: BTreeMap<u16, u16>,
 }
 
 /// Which engine runs a VM.
@@ -200,6 +203,7 @@ mod tests {
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
             process: Process::default(),
+            ports: BTreeMap::new(),
         }
     }
 
