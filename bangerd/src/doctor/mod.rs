@@ -69,6 +69,9 @@ async fn examine(report: &mut Report) {
 
 /// What needs the owner's directories.
 async fn owners(report: &mut Report, dirs: &Dirs) {
+    if permissions::are_foreign(dirs) {
+        report.stop_fixing();
+    }
     permissions::check(report, dirs);
     places::space(report, dirs);
     places::copies(report, dirs);

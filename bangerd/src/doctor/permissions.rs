@@ -137,15 +137,22 @@ fn private(dirs: &Dirs) -> Vec<(PathBuf, Others)> {
 }
 
 fn foreign(report: &mut Report, name: &str, path: &Path, meta: &Metadata) {
-    report.failure(
-        name,
-        format!("{} belongs to user {}", path.display(), meta.uid()),
-        &format!(
+    let hint = match geteuid() {
+        // With the user's HOME, as sudo may leave it.
+        uid if uid.is_root() => "You are root: run this as that user, or set HOME to your own.".to_owned(),
+        uid => format!(
             "sudo chown -R --no-dereference {} {}",
-            geteuid().as_raw(),
+            uid.as_raw(),
             path.display()
         ),
-    );
+    };
+    let message = format!("{} belongs to user {}", path.display(), meta.uid());
+    report.failure(name, message, &hint);
+}
+
+/// Whether the state directory is another user's: then nothing below is this one's to change.
+pub(super) fn are_foreign(dirs: &Dirs) -> bool {
+    fs::metadata(&dirs.state).is_ok_and(|meta| meta.uid() != geteuid().as_raw())
 }
 
 fn judge(meta: &Metadata, others: Others) -> Option<Wrong> {

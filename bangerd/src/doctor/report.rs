@@ -106,6 +106,11 @@ impl Report {
         self.fixes
     }
 
+    /// Puts nothing right from now on.
+    pub(super) fn stop_fixing(&mut self) {
+        self.fixes = false;
+    }
+
     /// Something that `--fix` can put right, which is done here where it is wanted: `repair` says
     /// what it did, or why it could not. `hint` is what somebody would do by hand.
     pub(super) fn fixable(

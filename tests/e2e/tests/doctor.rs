@@ -279,6 +279,28 @@ async fn wrong_permissions_are_named_and_put_right_only_on_request() {
     assert_eq!(rig.names().await, ["a"]);
 }
 
+/// As after a `sudo` that keeps HOME.
+#[tokio::test]
+async fn nothing_of_another_user_is_put_right() {
+    let Some(rig) = killed().await else {
+        return;
+    };
+    let state = rig.dirs().state;
+    fs::remove_file(rig.dirs().known_hosts()).unwrap();
+    if std::os::unix::fs::chown(&state, Some(12345), None).is_err() {
+        return skipped("guest", "another user's directory needs root here");
+    }
+    let before = contents(rig.dir());
+    let document = rig.banger(["doctor", "--json", "--fix"]).await.exits(1).json();
+    assert!(contents(rig.dir()) == before, "doctor changed something");
+    says(
+        &document,
+        "directory-state",
+        "failure",
+        &["belongs to user 12345", "run this as that user"],
+    );
+}
+
 #[tokio::test]
 async fn what_a_killed_daemon_left_is_put_in_order_on_request() {
     let Some(rig) = killed().await else {
