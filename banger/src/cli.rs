@@ -71,6 +71,17 @@ enum Vm {
     Pause(vm::pause::Pause),
     Resume(vm::resume::Resume),
     Prune(vm::prune::Prune),
+    /// Repositories of this host in VMs
+    #[command(subcommand)]
+    Workspace(vm::workspace::Workspace),
+    Cp(vm::cp::Cp),
+    Ports(vm::ports::Ports),
+    /// Ports of VMs at 127.0.0.1 of this host
+    #[command(subcommand)]
+    Port(vm::port::Port),
+    Stats(vm::stats::Stats),
+    Set(vm::set::Set),
+    Rename(vm::rename::Rename),
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +169,13 @@ impl Vm {
             Self::Pause(pause) => pause.run().await,
             Self::Resume(resume) => resume.run().await,
             Self::Prune(prune) => prune.run().await,
+            Self::Workspace(workspace) => workspace.run().await,
+            Self::Cp(cp) => cp.run().await,
+            Self::Ports(ports) => ports.run().await,
+            Self::Port(port) => port.run().await,
+            Self::Stats(stats) => stats.run().await,
+            Self::Set(set) => set.run().await,
+            Self::Rename(rename) => rename.run().await,
         })
     }
 }
@@ -275,6 +293,14 @@ mod tests {
         for good in [
             "banger vm run",
             "banger vm run --rm -- sh -c exit",
+            "banger vm run PATH --new --branch b --from HEAD --include-untracked --mode full_copy -- make",
+            "banger vm run PATH --dry-run -z",
+            "banger vm set a b --vcpu 2 --memory 1G -l a=b --remove-label c",
+            "banger vm port add a 80 3000:81",
+            "banger vm workspace prepare a . --dry-run -z --guest-path /srv",
+            "banger vm workspace export a --to b --force",
+            "banger vm stats --watch a",
+            "banger vm prune -f --filter label=x",
             "banger vm run --name a --vcpu 2 --memory 2G --disk-size 9G -e A=b -l c=d --no-network -t",
             "banger vm exec a -it --workdir /srv -e A=b -- ls -l",
             "banger vm delete -f a b",
@@ -295,7 +321,17 @@ mod tests {
         }
         for bad in [
             "banger",
-            "banger vm run PATH",
+            "banger vm run --new",
+            "banger vm run PATH --from HEAD",
+            "banger vm run PATH -z",
+            "banger vm run --dry-run",
+            "banger vm run PATH OTHER",
+            "banger vm set a",
+            "banger vm port add a x",
+            "banger vm port remove a 0",
+            "banger vm cp a:x",
+            "banger vm rename a B",
+            "banger vm workspace export a --to b --patch c",
             "banger vm run --memory 0",
             "banger vm run --vcpu 0",
             "banger vm run --engine xen",

@@ -4,7 +4,8 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use banger_bus::VmInfo;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 
 use crate::client::{Client, Everything};
 use crate::output::plain;
@@ -17,6 +18,31 @@ pub(crate) fn vms() -> ArgValueCompleter {
         let vms = all.vms.into_iter();
         vms.map(|vm| (vm.name, format!("{}, {}", vm.state, vm.image)))
             .collect()
+    })
+}
+
+/// A VM's files begin with its name and a colon; other words are paths of the host.
+pub(crate) fn vm_paths() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let everything = running(async |client: Client| client.everything().await.ok());
+        let vms = everything.unwrap_or_default().vms.into_iter();
+        let vms = vms.map(|vm| (format!("{}:", vm.name), vm.state)).collect();
+        let mut all = candidates(vms, current);
+        all.extend(PathCompleter::any().complete(current));
+        all
+    })
+}
+
+/// Ports of the host that lead to some VM.
+pub(crate) fn published_ports() -> ArgValueCompleter {
+    names(|all| {
+        let of = |vm: VmInfo| {
+            let ports = vm.published_ports.into_iter();
+            ports
+                .map(|(host, guest)| (host.to_string(), format!("{}, port {guest}", vm.name)))
+                .collect::<Vec<_>>()
+        };
+        all.vms.into_iter().flat_map(of).collect()
     })
 }
 

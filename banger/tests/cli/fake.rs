@@ -30,6 +30,8 @@ pub(crate) struct Fake {
     left: Arc<Notify>,
     /// The steps that jobs may take which wait for the test.
     steps: Arc<Semaphore>,
+    /// The repository of the VM "b".
+    workspace: Arc<Mutex<String>>,
 }
 
 impl Default for Fake {
@@ -39,6 +41,7 @@ impl Default for Fake {
             last_job: Arc::default(),
             left: Arc::default(),
             steps: Arc::new(Semaphore::new(0)),
+            workspace: Arc::default(),
         }
     }
 }
@@ -81,6 +84,11 @@ impl Fake {
     /// Leaves the bus, as a daemon does that is killed.
     pub(crate) fn leave(&self) {
         self.left.notify_one();
+    }
+
+    /// Gives the VM "b" a workspace.
+    pub(crate) fn give_workspace(&self, repository: &str) {
+        repository.clone_into(&mut self.workspace.lock().unwrap());
     }
 
     /// Lets a job that waits take its next step.

@@ -9,7 +9,7 @@ fn only_what_runs_is_listed_unless_all_is_asked_for() {
     let lines: Vec<&str> = ran.out.lines().collect();
     assert_eq!(ran.status, Some(0), "{ran:?}");
     assert!(
-        lines[0].starts_with("NAME   STATE     IMAGE             ADDRESS     AGE"),
+        lines[0].starts_with("NAME   STATE     IMAGE             ADDRESS     WORKSPACE   AGE"),
         "{ran:?}"
     );
     assert!(
@@ -89,6 +89,7 @@ fn completion_knows_names_and_never_starts_a_daemon() {
     };
     let host = Host::new();
     assert_eq!(complete(&host, &["vm", "stop", "b"]), "b\nboot-fails");
+    assert_eq!(complete(&host, &["vm", "cp", "bo"]), "boot-fails:");
     assert!(complete(&host, &["vm", "sto"]).contains("stop"));
     let nobody = Host::without_daemon();
     assert!(!complete(&nobody, &["vm", "stop", "b"]).contains("boot"));

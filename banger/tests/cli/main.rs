@@ -1,6 +1,7 @@
 //! The program as a user runs it, against a daemon that only pretends: everything goes through
 //! the real contract, on a private socket in a temporary directory.
 
+mod develop;
 mod exec;
 mod fake;
 mod host;
@@ -13,3 +14,4 @@ mod screen;
 mod session_bus;
 mod ssh;
 mod start;
+mod workspace;

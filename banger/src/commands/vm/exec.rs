@@ -1,15 +1,23 @@
 //! `banger vm exec`.
 
+use std::io::{IsTerminal, stderr};
+
+use banger_bus::{VmInfo, WorkspaceOptions};
 use banger_model::image::check_user;
 use clap::Args;
 
 use super::Name;
-use crate::client::Client;
+use super::workspace::{self, notes, sync, tell};
+use crate::client::{Client, Vm};
 use crate::error::Result;
+use crate::output::{self, Progress, ProgressArgs};
 use crate::parse::{self, Pair};
 use crate::terminal::{self, GuestCommand};
 
 /// Run a command in a VM, with this command's standard streams
+///
+/// In a VM with a workspace it starts there, unless --workdir says otherwise. When the repository
+/// has another commit by now, one line says so.
 ///
 /// The exit status is the command's own, and 128+N when signal N ended it. 125: banger could
 /// not run it; 126: it cannot be executed; 127: it was not found.
@@ -26,6 +34,9 @@ pub(crate) struct Exec {
     session: SessionArgs,
     #[command(flatten)]
     env: EnvArgs,
+    /// Bring what has changed of the VM's repository first
+    #[arg(long)]
+    auto_prepare: bool,
     /// The command and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -37,7 +48,7 @@ pub(crate) struct SessionArgs {
     /// Run as this user of the guest: a name or a number [default: the image's user]
     #[arg(long, short, value_name = "USER[:GROUP]", value_parser = user)]
     pub(super) user: Option<String>,
-    /// Start in this directory of the guest [default: the image's, else the user's home]
+    /// Start in this directory of the guest [default: the workspace, else the image's, else the user's home]
     #[arg(long, short, value_name = "DIR", value_parser = absolute)]
     pub(super) workdir: Option<String>,
     /// Give the command a terminal [default: when standard input and output are terminals]
@@ -63,6 +74,7 @@ impl Exec {
     pub(crate) async fn run(self) -> Result<u8> {
         let client = Client::connect().await?;
         let vm = client.vm(&self.name.name).await?;
+        self.prepare(&client, &vm).await?;
         let command = GuestCommand {
             argv: self.command,
             env: parse::map(&self.env.env),
@@ -73,6 +85,41 @@ impl Exec {
         };
         terminal::run(&client, &vm, command).await
     }
+
+    /// Sees that the workspace is what the user thinks it is.
+    async fn prepare(&self, client: &Client, vm: &Vm) -> Result<()> {
+        if !self.auto_prepare && self.session.workdir.is_some() {
+            return Ok(());
+        }
+        let info = client.vm_info(vm).await?;
+        if self.auto_prepare {
+            return bring(client, vm, &info).await;
+        }
+        // What cannot be told keeps no command from running.
+        if !info.workspace.is_empty() && vm.proxy.check_workspace().await.is_ok_and(|(stale, _)| stale) {
+            output::note(&format!(
+                "banger: Warning: {} has another commit than the workspace of {}: `--auto-prepare` brings it",
+                output::plain(&info.workspace),
+                info.name
+            ));
+        }
+        Ok(())
+    }
+}
+
+async fn bring(client: &Client, vm: &Vm, info: &VmInfo) -> Result<()> {
+    if info.workspace.is_empty() {
+        return Err(workspace::none(&info.name));
+    }
+    // Standard error is the command's own, unless somebody watches.
+    let progress = Progress::new(ProgressArgs {
+        quiet: !stderr().is_terminal(),
+        json: false,
+    });
+    let options = WorkspaceOptions::default();
+    let finished = sync(client, vm, info.workspace.clone(), options, progress.view("")).await?;
+    tell(&notes(&finished), &progress);
+    Ok(())
 }
 
 impl SessionArgs {
@@ -81,7 +128,7 @@ impl SessionArgs {
     }
 }
 
-fn absolute(text: &str) -> std::result::Result<String, String> {
+pub(super) fn absolute(text: &str) -> std::result::Result<String, String> {
     if text.starts_with('/') {
         Ok(text.to_owned())
     } else {

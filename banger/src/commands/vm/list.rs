@@ -52,7 +52,7 @@ fn is_shown(state: &str) -> bool {
 }
 
 fn table(vms: &[VmInfo]) -> Table {
-    let mut table = Table::new(&["NAME", "STATE", "IMAGE", "ADDRESS", "AGE"]);
+    let mut table = Table::new(&["NAME", "STATE", "IMAGE", "ADDRESS", "WORKSPACE", "AGE"]);
     for vm in vms {
         table
             .row([
@@ -60,11 +60,21 @@ fn table(vms: &[VmInfo]) -> Table {
                 &state(vm),
                 &vm.image,
                 &vm.address,
+                &below_home(&vm.workspace),
                 &output::age(vm.created_us),
             ])
             .tone(1, tone(vm));
     }
     table
+}
+
+/// A path of the host as people write it.
+fn below_home(path: &str) -> String {
+    let home = std::env::var("HOME").unwrap_or_default();
+    match path.strip_prefix(&home) {
+        Some(below) if !home.is_empty() && below.starts_with('/') => format!("~{below}"),
+        _ => path.to_owned(),
+    }
 }
 
 /// The state, and why it is so where nobody wanted it.

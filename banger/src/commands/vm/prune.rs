@@ -8,6 +8,7 @@ use crate::client::{Client, done};
 use crate::commands::{confirm, each};
 use crate::error::Result;
 use crate::output::{self, ProgressArgs};
+use crate::parse::{self, Filter};
 
 /// Delete every VM that does not run, and its disk
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub(crate) struct Prune {
     /// Only print what would be deleted
     #[arg(long)]
     dry_run: bool,
+    /// Only those with a label; may be repeated, all must fit
+    #[arg(long, value_name = "label=KEY[=VALUE]", value_parser = parse::filter)]
+    filter: Vec<Filter>,
     #[command(flatten)]
     progress: ProgressArgs,
 }
@@ -31,12 +35,17 @@ impl Prune {
             .vms
             .into_iter()
             .filter(|vm| vm.state == VmState::Stopped.as_str())
+            .filter(|vm| self.filter.iter().all(|filter| filter.matches(&vm.labels)))
             .collect();
         if self.dry_run {
             return vms.iter().try_for_each(|vm| output::line(&vm.name));
         }
         if vms.is_empty() {
-            output::note("Every VM runs: nothing to delete");
+            output::note(if self.filter.is_empty() {
+                "Every VM runs: nothing to delete"
+            } else {
+                "No stopped VM has such a label: nothing to delete"
+            });
             return Ok(());
         }
         let names: Vec<String> = vms.iter().map(|vm| vm.name.clone()).collect();

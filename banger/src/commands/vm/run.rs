@@ -1,20 +1,27 @@
 //! `banger vm run`.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use banger_bus::VmInfo;
+use banger_bus::{ErrorKind, StartOptions, VmInfo};
 use banger_model::VmState;
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::exec::SessionArgs;
 use super::spec::SpecArgs;
+use super::workspace::listing::{self, Form};
+use super::workspace::{Place, WorkspaceArgs, notes, sync, tell};
 use crate::client::{Client, Vm, done};
 use crate::error::{Error, Result};
 use crate::output::{self, Progress, ProgressArgs};
 use crate::terminal::{self, GuestCommand};
 
 /// Make a VM and open a shell in it, or run a command in it
+///
+/// With PATH the git repository around that directory comes along: its commit, and the tracked
+/// files as they are on the disk. The shell or the command starts in it. The same directory run
+/// again finds its VM, starts it where it is stopped, and brings what has changed.
 ///
 /// Whatever is missing is pulled first: the image, its kernel. The first run takes minutes,
 /// later ones seconds. The shell or the command has the environment of the image, its user and
@@ -25,14 +32,30 @@ use crate::terminal::{self, GuestCommand};
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   banger vm run                                  a shell in a new Debian
+  banger vm run ./repo                           a shell in a repository
+  banger vm run ./repo -- make test              one command in it
   banger vm run --rm -- uname -a                 one command, nothing left
   banger vm run --image alpine:3.20              a shell in an image of a registry
   banger vm run --rm --image X --entrypoint      what a container of X would run
   banger vm run --name a --memory 4G --vcpu 4    a shell; the VM stays afterwards")]
 pub(crate) struct Run {
+    /// A repository, or a directory inside one, to work on
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    path: Option<PathBuf>,
     /// The new VM's name: 1 to 63 of a-z, 0-9 and '-' [default: banger finds one]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Make a new VM although one has the repository; --rm does so too
+    #[arg(long, requires = "path")]
+    new: bool,
+    /// Print the files that would go in, a line each, and their mode; make nothing
+    #[arg(long, requires = "path", conflicts_with_all = ["command", "rm", "entrypoint"])]
+    dry_run: bool,
+    /// End each name of --dry-run with a NUL, and quote nothing
+    #[arg(long = "null", short = 'z', requires = "dry_run")]
+    null: bool,
+    #[command(flatten, next_help_heading = "Workspace")]
+    workspace: WorkspaceArgs,
     /// Delete the VM when the shell or the command ends, also after Ctrl-C; one that never became ready stays, for `banger vm logs`
     #[arg(long)]
     rm: bool,
@@ -56,13 +79,26 @@ const DELETION: Duration = Duration::from_secs(10);
 
 impl Run {
     pub(crate) async fn run(self) -> Result<u8> {
+        let place = self.path.as_deref().map(Place::find).transpose()?;
         let client = Client::connect().await?;
         let progress = Progress::new(ProgressArgs {
             quiet: self.quiet,
             json: false,
         });
-        let vm = self.create(&client, &progress).await?;
-        let interactive = self.command.is_empty() && !self.entrypoint;
+        if let (true, Some(place)) = (self.dry_run, &place) {
+            let form = if self.null { Form::Null } else { Form::Lines };
+            let options = self.workspace.options(false);
+            listing::show(&client, &place.directory, options, form, &progress).await?;
+            return Ok(0);
+        }
+        let vm = match &place {
+            Some(place) => self.with_workspace(&client, place, &progress).await?,
+            None => self.create(&client, &progress).await?,
+        };
+        self.session(&client, &vm, &progress).await
+    }
+
+    async fn session(&self, client: &Client, vm: &Vm, progress: &Progress) -> Result<u8> {
         let command = GuestCommand {
             argv: self.command.clone(),
             env: None,
@@ -71,13 +107,81 @@ impl Run {
             entrypoint: self.entrypoint,
             terminal: self.session.terminal(),
         };
-        let status = terminal::run(&client, &vm, command).await;
+        let status = terminal::run(client, vm, command).await;
         if self.rm {
-            self.delete(&client, &vm, &progress).await;
-        } else if interactive && !self.quiet {
-            say_what_stays(&client, &vm).await;
+            self.delete(client, vm, progress).await;
+        } else if self.is_shell() && !self.quiet {
+            say_what_stays(client, vm).await;
         }
         status
+    }
+
+    fn is_shell(&self) -> bool {
+        self.command.is_empty() && !self.entrypoint
+    }
+
+    /// The VM that has the repository, or a new one, with the repository as it is now.
+    async fn with_workspace(&self, client: &Client, place: &Place, progress: &Progress) -> Result<Vm> {
+        if !self.new && !self.rm {
+            let vms = client.everything().await?.vms;
+            if let Some(info) = place.vm(&vms, self.name.as_deref()) {
+                return self.again(client, place, info, progress).await;
+            }
+        }
+        // First, so that no VM is made for a repository that cannot be used.
+        listing::check(client, &place.directory, self.workspace.options(false)).await?;
+        let vm = self.create(client, progress).await?;
+        match self.bring(client, &vm, place, progress).await {
+            Ok(()) => Ok(vm),
+            Err(error) if self.rm => {
+                self.delete(client, &vm, progress).await;
+                Err(error)
+            }
+            Err(error) => Err(stays(client, vm.path, error).await),
+        }
+    }
+
+    /// The VM of an earlier run. A shell opens also where the guest's own changes are in the way:
+    /// somebody must look at them.
+    async fn again(&self, client: &Client, place: &Place, info: &VmInfo, progress: &Progress) -> Result<Vm> {
+        if !self.quiet {
+            output::note(&super::spec::line_of(info));
+            output::note(&format!(
+                "Using the VM {}, which has this repository (--new makes another)",
+                info.name
+            ));
+            let other = self.spec.other_than(info);
+            if !other.is_empty() {
+                output::note(&format!(
+                    "It stays as it is; for a new one only: {} (`banger vm set {}` changes it)",
+                    other.join(", "),
+                    info.name
+                ));
+            }
+        }
+        let vm = client.vm(&info.id).await?;
+        match info.state.parse() {
+            Ok(VmState::Stopped) => {
+                let call = vm.proxy.start(StartOptions::default());
+                done(Box::pin(client.run_job(progress.view(""), call)).await?)?;
+            }
+            Ok(VmState::Paused) => vm.proxy.resume().await?,
+            _ => {}
+        }
+        match self.bring(client, &vm, place, progress).await {
+            Err(error) if self.is_shell() && error.kind() == Some(ErrorKind::WouldOverwrite) => {
+                progress.around(|| crate::exit::tell(None, &error));
+            }
+            result => result?,
+        }
+        Ok(vm)
+    }
+
+    async fn bring(&self, client: &Client, vm: &Vm, place: &Place, progress: &Progress) -> Result<()> {
+        let options = self.workspace.options(false);
+        let finished = sync(client, vm, place.directory.clone(), options, progress.view("")).await?;
+        tell(&notes(&finished), progress);
+        Ok(())
     }
 
     /// Makes and starts the VM. One that was made but never became reachable stays, so that
@@ -88,7 +192,7 @@ impl Run {
             output::note(&self.spec.line(&manager).await?);
         }
         let call = manager.create_vm(self.name.clone().unwrap_or_default(), self.spec.options(true));
-        let ended = client.run_job(progress.view(""), call).await?;
+        let ended = Box::pin(client.run_job(progress.view(""), call)).await?;
         let made = ended.outcome.object.clone();
         match (done(ended), made) {
             (Ok(_), Some(path)) => client.vm_at(path).await,

@@ -44,6 +44,11 @@ fn table(vm: &VmInfo) -> Table {
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
+    let ports: Vec<String> = vm
+        .published_ports
+        .iter()
+        .map(|(host, guest)| format!("127.0.0.1:{host}->{guest}"))
+        .collect();
     let mut table = Table::default();
     table.row(["name", &vm.name]);
     table.row(["id", &vm.id]);
@@ -66,6 +71,11 @@ fn table(vm: &VmInfo) -> Table {
         ("unit", vm.unit.clone()),
         ("directory", vm.directory.clone()),
         ("init", vm.init.clone()),
+        ("workspace", vm.workspace.clone()),
+        ("in the guest", vm.workspace_path.clone()),
+        ("commit", vm.workspace_commit.clone()),
+        ("mode", vm.workspace_mode.clone()),
+        ("ports", ports.join(" ")),
         ("created", output::date(vm.created_us)),
         ("started", output::date(vm.started_us)),
         ("ready", ready(vm)),

@@ -1,6 +1,6 @@
 //! What a new VM should be: the options that `create` and `run` share.
 
-use banger_bus::{CreateOptions, ManagerProxy};
+use banger_bus::{CreateOptions, ManagerProxy, VmInfo};
 use banger_model::{EngineChoice, Size};
 use clap::Args;
 
@@ -65,6 +65,38 @@ impl SpecArgs {
         }
     }
 
+    /// The options that ask for something else than a VM is.
+    pub(super) fn other_than(&self, info: &VmInfo) -> Vec<&'static str> {
+        let image = self.image.as_ref().is_some_and(|image| *image != info.image);
+        let network = self.no_network.then_some("none").or(self.network.as_deref());
+        let options = [
+            (image, "--image"),
+            (
+                self.kernel_ref
+                    .as_ref()
+                    .is_some_and(|kernel| *kernel != info.kernel),
+                "--kernel-ref",
+            ),
+            (self.vcpu.is_some_and(|n| n != info.vcpus), "--vcpu"),
+            (
+                self.memory.is_some_and(|size| size.mib() != info.memory_mib),
+                "--memory",
+            ),
+            (
+                self.disk_size.is_some_and(|size| size.bytes() != info.disk_bytes),
+                "--disk-size",
+            ),
+            (
+                network.is_some_and(|network| network != info.network),
+                "--network",
+            ),
+            (!self.env.is_empty(), "--env"),
+            (!self.labels.is_empty(), "--label"),
+        ];
+        let other = options.into_iter().filter(|(differs, _)| *differs);
+        other.map(|(_, option)| option).collect()
+    }
+
     /// `spec: 4 vcpu · 8192 MiB · 8G disk`: what is asked for, and the daemon's defaults.
     pub(super) async fn line(&self, manager: &ManagerProxy<'_>) -> Result<String> {
         let defaults = manager.defaults().await?;
@@ -86,6 +118,16 @@ impl SpecArgs {
             .map_or_else(|| default("disk_size").to_owned(), |size| size.to_string());
         Ok(format!("spec: {vcpu} vcpu · {memory} MiB · {disk} disk"))
     }
+}
+
+/// The same of a VM that is there.
+pub(super) fn line_of(info: &VmInfo) -> String {
+    format!(
+        "spec: {} vcpu · {} MiB · {} disk",
+        info.vcpus,
+        info.memory_mib,
+        Size::from_bytes(info.disk_bytes)
+    )
 }
 
 fn engine(text: &str) -> std::result::Result<EngineChoice, String> {

@@ -1,10 +1,13 @@
 //! The manager: names say what happens.
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, ManagerApi};
 use banger_bus::{
     CreateOptions, Error, ErrorKind, ImportKernelOptions, JobOutcome, JobPart, PruneOptions, PullOptions,
-    RegisterOptions, Result, path,
+    RegisterOptions, Result, WorkspaceOptions, path,
 };
 use zbus::OwnedObjectPath;
 
@@ -55,6 +58,7 @@ impl ManagerApi for Fake {
     async fn look_up_vm(&self, name: String) -> Result<OwnedObjectPath> {
         match name.as_str() {
             "a" | "b" | "boot-fails" => Ok(path::vm(&name)),
+            id if id == vm_id("a") => Ok(path::vm("a")),
             id if id == vm_id("b") => Ok(path::vm("b")),
             id if id == vm_id("boot-fails") => Ok(path::vm("boot-fails")),
             _ => Err(
@@ -144,6 +148,29 @@ impl ManagerApi for Fake {
     ) -> Result<JobPath> {
         self.called(format!("import {name} {file}"));
         self.job(&caller, "import-kernel", Plan::Done(path::kernel(&name)))
+            .await
+    }
+
+    async fn list_workspace(
+        &self,
+        caller: Caller,
+        directory: String,
+        options: WorkspaceOptions,
+        output: OwnedFd,
+    ) -> Result<JobPath> {
+        self.called(format!("list mode={:?}", options.mode));
+        if directory.ends_with("bare") {
+            return Err(Error::new(ErrorKind::BadRepository, "It is a bare repository"));
+        }
+        let listed = std::fs::File::from(output).write_all(b"Makefile\0a\x1b[2J\0");
+        let outcome = match listed {
+            Ok(()) => JobOutcome {
+                names: vec!["2 files are not tracked".to_owned()],
+                ..JobOutcome::done()
+            },
+            Err(e) => JobOutcome::failed(Error::new(ErrorKind::Failed, e.to_string())),
+        };
+        self.job(&caller, "list-workspace", Plan::Run(Vec::new(), outcome))
             .await
     }
 
