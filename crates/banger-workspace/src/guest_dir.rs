@@ -170,12 +170,15 @@ fn ends(overlay: &Overlay, depth: &Depth, previous: Option<&Manifest>) -> Result
             }
         }
     }
-    ends.extend(previous.iter().flat_map(|previous| previous.shallow.clone()));
+    let kept = previous.iter().flat_map(|previous| &previous.shallow);
+    ends.extend(kept.filter(|end| *end != commit).cloned());
     Ok(ends.into_iter().collect())
 }
 
 /// Commits that the guest has and that are here still.
 fn known_commits(overlay: &Overlay, previous: Option<&Manifest>) -> Result<Vec<String>> {
+    // Of a commit where its history ended so far, the guest lacks the parents.
+    let previous = previous.filter(|previous| !previous.shallow.contains(&overlay.head.commit));
     let Some(head) = previous.and_then(|previous| previous.head.as_ref()) else {
         return Ok(Vec::new());
     };

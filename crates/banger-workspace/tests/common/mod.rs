@@ -23,8 +23,12 @@ pub(crate) fn can_run() -> bool {
     }
     let required = std::env::var("BANGER_TEST_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|rung| rung == "unit"), "no git here");
-    std::io::Write::write_all(&mut io::stdout(), b"skipped: no git here\n").unwrap();
+    say("skipped: no git here");
     false
+}
+
+pub(crate) fn say(text: &str) {
+    io::Write::write_all(&mut io::stdout(), format!("{text}\n").as_bytes()).unwrap();
 }
 
 /// Output of a git of the owner's, with no settings but the repository's.
