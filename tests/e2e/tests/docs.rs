@@ -12,12 +12,8 @@ fn docs() -> PathBuf {
 }
 
 /// The keys that a table takes, as the parser itself lists them.
-fn accepted(table: &str) -> BTreeSet<String> {
-    let text = if table.is_empty() {
-        "no_such_key = 1".to_owned()
-    } else {
-        format!("[{table}]\nno_such_key = 1")
-    };
+fn accepted(header: &str) -> BTreeSet<String> {
+    let text = format!("{header}\nno_such_key = 1");
     let error = Config::parse(&text).unwrap_err().to_string();
     let (_, list) = error
         .split_once("expected one of")
@@ -28,12 +24,10 @@ fn accepted(table: &str) -> BTreeSet<String> {
 #[test]
 fn config_md_lists_every_key_and_no_other() {
     let mut keys = accepted("");
-    assert!(keys.remove("vm_defaults"), "{keys:?}");
-    keys.extend(
-        accepted("vm_defaults")
-            .into_iter()
-            .map(|key| format!("vm_defaults.{key}")),
-    );
+    for (table, header) in [("vm_defaults", "[vm_defaults]"), ("file_sync", "[[file_sync]]")] {
+        assert!(keys.remove(table), "{keys:?}");
+        keys.extend(accepted(header).into_iter().map(|key| format!("{table}.{key}")));
+    }
 
     let text = fs::read_to_string(docs().join("config.md")).unwrap();
     let rows = text
