@@ -14,6 +14,7 @@ mod jobs;
 mod logging;
 mod names;
 mod serve;
+mod stats;
 mod systemd;
 
 use std::process::ExitCode;

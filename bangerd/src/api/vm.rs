@@ -1,5 +1,6 @@
 //! `org.banger.VM`.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, VmApi};
 use banger_bus::{
-    DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, LogOptions, Result, StartOptions, StopOptions,
-    VmInfo, path,
+    DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, ListeningPort, LogOptions, Result,
+    StartOptions, StopOptions, VmInfo, path,
 };
 use zbus::OwnedObjectPath;
 
@@ -16,6 +17,8 @@ use super::log;
 use super::services::Services;
 use crate::core::Vm;
 use crate::guest::exec::{self, Command};
+use crate::guest::{Agent, figures};
+use crate::stats;
 
 /// The longest time that a client may give a guest, in seconds.
 const MAX_TIMEOUT: u32 = 86_400;
@@ -36,6 +39,14 @@ impl VmEntry {
 
     fn path(&self) -> OwnedObjectPath {
         path::vm(&self.vm.id().to_string())
+    }
+
+    /// The connection to the guest's agent.
+    fn way_in(&self) -> Result<Arc<Agent>> {
+        let address = self.vm.agent()?;
+        self.services
+            .agents
+            .get(self.vm.id(), address, self.services.key()?)
     }
 
     /// A guest without the owner's key could not be entered.
@@ -135,6 +146,17 @@ impl VmApi for VmEntry {
                 exec::run(agent, ctx, requests, command, stdio)
             })
             .await
+    }
+
+    async fn list_ports(&self) -> Result<Vec<ListeningPort>> {
+        let sockets = figures::sockets(&self.way_in()?).await?;
+        Ok(stats::rows(sockets))
+    }
+
+    async fn stats(&self) -> Result<HashMap<String, u64>> {
+        let measured = self.vm.measured()?;
+        // A guest that is not up, or is halted, has no say.
+        Ok(stats::figures(measured, self.way_in().ok()).await)
     }
 
     async fn open_log(&self, caller: Caller, options: LogOptions) -> Result<OwnedFd> {

@@ -18,6 +18,7 @@ pub(crate) mod keys;
 mod launch;
 pub(crate) mod lookup;
 pub(crate) mod machine;
+mod measured;
 mod monitor;
 pub(crate) mod names;
 pub(crate) mod plan;
@@ -41,6 +42,7 @@ use banger_model::VmId;
 
 pub(crate) use console::Console;
 pub(crate) use create::CreateRequest;
+pub(crate) use measured::Measured;
 pub(crate) use registry::{Core, Settings};
 pub(crate) use vm::{AgentAddress, Vm};
 

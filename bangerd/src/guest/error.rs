@@ -44,6 +44,10 @@ pub(crate) enum Error {
     Ssh(#[source] russh::Error),
     #[error("The guest's agent refused {0}")]
     Request(&'static str),
+    #[error("The guest's agent does not answer")]
+    NoAnswer,
+    #[error("The guest's agent gave no usable answer to {0}")]
+    Answer(&'static str),
     #[error("The connection to the guest ended while the command ran")]
     Lost,
     #[error("The {} while the command ran", match .0 { Gone::Restarted => "guest restarted", Gone::Ended => "VM ended" })]
@@ -71,11 +75,13 @@ impl Error {
             }
             Self::Key { .. } | Self::EncryptedKey(_) | Self::KeyType { .. } => ErrorKind::BadConfig,
             Self::File { .. } | Self::MakeKey(_) | Self::HostKey(_) => ErrorKind::Failed,
+            Self::Answer(_) => ErrorKind::BadGuest,
             Self::Request(_) => ErrorKind::NotExecutable,
             Self::Connect { .. }
             | Self::ConnectTimeout(_)
             | Self::WrongHostKey(_)
             | Self::Refused
+            | Self::NoAnswer
             | Self::Ssh(_)
             | Self::Lost
             | Self::Gone(_) => ErrorKind::GuestUnreachable,

@@ -5,6 +5,7 @@ mod error;
 pub(crate) mod exec;
 #[cfg(test)]
 mod fake;
+pub(crate) mod figures;
 pub(crate) mod keys;
 pub(crate) mod known_hosts;
 mod quote;
