@@ -58,6 +58,13 @@ pub enum Error {
     },
     #[error("The record of the last sync cannot be read: {0}")]
     BadManifest(&'static str),
+    /// Nothing of it was taken.
+    #[error("What the guest sends cannot be taken: {0}")]
+    Hostile(String),
+    #[error("{name} would lose commits")]
+    Rejected { name: String, can_force: bool },
+    #[error("The branch {0:?} is checked out")]
+    CheckedOut(String),
 }
 
 /// What kind of failure it is, for whoever reports it.
@@ -89,6 +96,8 @@ impl Error {
             | Self::Git { .. } => ErrorKind::BadRepository,
             Self::BadBranch(_) | Self::NoSuchCommit(_) | Self::NotInFullCopy => ErrorKind::InvalidArgument,
             Self::NoGit => ErrorKind::MissingTool,
+            Self::Hostile(_) => ErrorKind::BadGuest,
+            Self::Rejected { .. } | Self::CheckedOut(_) => ErrorKind::WouldOverwrite,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Io { source, .. } if is_no_space(source) => ErrorKind::NoSpace,
@@ -109,6 +118,10 @@ impl Error {
             Self::NotInFullCopy => "Leave `--branch` and `--from` out.",
             Self::NoGit => "Install the package git.",
             Self::BadManifest(_) => "Prepare the workspace anew, with `--force`.",
+            Self::Rejected { can_force: true, .. } => {
+                "The guest has rewritten what was brought out before: `--force` takes its version."
+            }
+            Self::Rejected { .. } | Self::CheckedOut(_) => "Name another branch.",
             _ => return None,
         };
         Some(text.to_owned())

@@ -62,6 +62,7 @@ pub struct Command<'a> {
     args: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
+    input_file: Option<std::fs::File>,
     limit: Duration,
     output_limit: usize,
 }
@@ -102,6 +103,7 @@ impl Git {
             args: args.into_iter().map(Into::into).collect(),
             environment: Vec::new(),
             input: Vec::new(),
+            input_file: None,
             limit: TIME_LIMIT,
             output_limit: OUTPUT_LIMIT,
         }
@@ -117,6 +119,12 @@ impl Command<'_> {
     /// Sets one key of the configuration, as `key=value`.
     pub fn config(mut self, setting: impl Into<OsString>) -> Self {
         self.settings.push(setting.into());
+        self
+    }
+
+    /// Standard input from where a file stands, to its end.
+    pub fn input_file(mut self, file: std::fs::File) -> Self {
+        self.input_file = Some(file);
         self
     }
 
@@ -237,7 +245,7 @@ impl Command<'_> {
     }
 
     /// A thread of its own is confined and starts the child, which inherits that.
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&mut self) -> io::Result<Child> {
         let mut command = self.prepare();
         let confinement = confinement(self.reach);
         std::thread::scope(|scope| {
@@ -251,7 +259,7 @@ impl Command<'_> {
         })
     }
 
-    fn prepare(&self) -> std::process::Command {
+    fn prepare(&mut self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.git.program);
         command.env_clear().envs(environment(&self.directory));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -265,7 +273,7 @@ impl Command<'_> {
         command
             .args(&self.args)
             .current_dir(&self.directory)
-            .stdin(Stdio::piped())
+            .stdin(self.input_file.take().map_or_else(Stdio::piped, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

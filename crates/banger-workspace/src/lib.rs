@@ -9,6 +9,7 @@ mod error;
 mod full;
 mod git;
 mod guest_dir;
+pub mod import;
 mod index;
 mod manifest;
 mod options;
