@@ -13,5 +13,6 @@ mod run;
 mod screen;
 mod session_bus;
 mod ssh;
+mod ssh_config;
 mod start;
 mod workspace;

@@ -94,6 +94,11 @@ impl Dirs {
         self.state.join("known_hosts")
     }
 
+    /// What ssh reads to know VMs as `NAME.vm`; the daemon keeps it true.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.state.join("ssh_config")
+    }
+
     /// The directory that holds one directory per VM.
     pub fn vms(&self) -> PathBuf {
         self.state.join("vms")

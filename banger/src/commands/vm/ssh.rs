@@ -8,25 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_bus::VmInfo;
+use banger_model::ssh_config::{FIXED, USER};
 use banger_model::{Config, Dirs};
 use clap::Args;
 
 use super::Name;
 use crate::client::{Client, dirs};
 use crate::error::{Error, Result};
-
-/// As whom a guest's agent lets one in.
-pub(crate) const USER: &str = "root";
-/// What holds for every guest: its key is known beforehand, the owner's key is the only way in.
-pub(crate) const FIXED: [(&str, &str); 7] = [
-    ("GlobalKnownHostsFile", "/dev/null"),
-    ("StrictHostKeyChecking", "yes"),
-    ("UpdateHostKeys", "no"),
-    ("IdentitiesOnly", "yes"),
-    ("PasswordAuthentication", "no"),
-    ("KbdInteractiveAuthentication", "no"),
-    ("LogLevel", "ERROR"),
-];
 
 /// Open a shell in a VM, or run a command, with the system's `ssh`
 ///
@@ -120,6 +108,6 @@ fn quoted(path: &Path) -> OsString {
 }
 
 /// A name of its own for each VM: addresses and ports are given again.
-pub(crate) fn alias(info: &VmInfo) -> String {
+fn alias(info: &VmInfo) -> String {
     format!("banger-{}", info.id)
 }
