@@ -4,6 +4,7 @@ mod api;
 mod bus;
 mod catalog;
 mod config;
+mod copy;
 mod core;
 mod doctor;
 mod engine_install;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, VmApi};
 use banger_bus::{
-    DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, ListeningPort, LogOptions, Result,
+    CopyOptions, DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, ListeningPort, LogOptions, Result,
     StartOptions, StopOptions, VmInfo, path,
 };
 use zbus::OwnedObjectPath;
 
 use super::log;
 use super::services::Services;
+use crate::copy::Copy;
 use crate::core::Vm;
 use crate::guest::exec::{self, Command};
 use crate::guest::{Agent, figures};
@@ -157,6 +158,36 @@ impl VmApi for VmEntry {
         let measured = self.vm.measured()?;
         // A guest that is not up, or is halted, has no say.
         Ok(stats::figures(measured, self.way_in().ok()).await)
+    }
+
+    async fn copy_in(
+        &self,
+        caller: Caller,
+        source: String,
+        target: String,
+        options: CopyOptions,
+    ) -> Result<JobPath> {
+        let copy = Copy::new(&source, &target, options.follow.unwrap_or(false))?;
+        let agent = self.way_in()?;
+        self.services
+            .jobs
+            .start("copy-in", caller, self.path(), |ctx| copy.into_guest(agent, ctx))
+            .await
+    }
+
+    async fn copy_out(
+        &self,
+        caller: Caller,
+        source: String,
+        target: String,
+        options: CopyOptions,
+    ) -> Result<JobPath> {
+        let copy = Copy::new(&source, &target, options.follow.unwrap_or(false))?;
+        let agent = self.way_in()?;
+        self.services
+            .jobs
+            .start("copy-out", caller, self.path(), |ctx| copy.out_of_guest(agent, ctx))
+            .await
     }
 
     async fn open_log(&self, caller: Caller, options: LogOptions) -> Result<OwnedFd> {

@@ -6,6 +6,7 @@ pub(crate) mod exec;
 #[cfg(test)]
 mod fake;
 pub(crate) mod figures;
+pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod known_hosts;
 mod quote;

@@ -116,7 +116,7 @@ pub fn unpack(
         }
         match head.kind {
             Type::Directory => placer.directory(path, &head)?,
-            Type::Symlink if rules.inward && !is_inward(&head.target, depth(path)) => {
+            Type::Symlink if rules.inward && !is_inward(&head.target, depth(path, rules)) => {
                 unpacked.files -= 1;
                 if unpacked.left_out.len() < MAX_LISTED {
                     unpacked.left_out.push(path.to_owned());
@@ -139,9 +139,11 @@ pub fn unpack(
     Ok(unpacked)
 }
 
-/// Directories between an entry and the top entry of its tree.
-fn depth(path: &Path) -> usize {
-    path.components().count().saturating_sub(2)
+/// Directories between an entry and the top of its tree: an entry of that name where there is one,
+/// else the directory that all is written below.
+fn depth(path: &Path, rules: &Rules) -> usize {
+    let above = if rules.top.is_some() { 2 } else { 1 };
+    path.components().count().saturating_sub(above)
 }
 
 /// The path of an entry, which names something below the root and nothing else.
