@@ -52,8 +52,8 @@ impl Rig {
         finished(ssh.arg("root@127.0.0.1").args(words), 2 * LIMIT).await
     }
 
-    /// The options by which OpenSSH's programs reach a guest.
-    async fn reach(&self, vm: &str, command: &mut Command, port: &str) {
+    /// Adds the options by which OpenSSH's programs reach a guest; `port` is that of the port.
+    pub async fn reach(&self, vm: &str, command: &mut Command, port: &str) {
         let info = self.show(vm).await;
         let text = |key: &str| {
             info[key]

@@ -40,6 +40,14 @@ impl Nested {
     /// # Panics
     /// When it should work and does not.
     pub async fn boot() -> Option<Self> {
+        Self::boot_with(Content::Bare).await
+    }
+
+    /// The same with other images, which are alice's, and shared as `/mnt/store`.
+    ///
+    /// # Panics
+    /// When it should work and does not.
+    pub async fn boot_with(content: Content) -> Option<Self> {
         for program in ["qemu-system-x86_64", "mmdebstrap", "mke2fs"] {
             if !crate::has_program(program) {
                 crate::skipped(RUNG, &format!("no {program} here"));
@@ -47,7 +55,7 @@ impl Nested {
             }
         }
         let made = store::kept("nested", async |dir| make(dir).await).await;
-        let ready = async { Ok::<_, String>((made?, store::ready(Content::Bare).await?)) };
+        let ready = async { Ok::<_, String>((made?, store::ready(content).await?)) };
         match ready.await {
             Ok((root, content)) => {
                 let mut machine = Self::start(&root, &content).await;
@@ -144,7 +152,7 @@ impl Nested {
             mkdir -p $home/.local/share $home/.cache
             cp -a --sparse=always /mnt/store/d/. $home/.local/share/
             cp -a /mnt/store/k/. $home/.cache/
-            cp --sparse=always /mnt/store/bare.ext4 $home/
+            [ ! -e /mnt/store/bare.ext4 ] || cp --sparse=always /mnt/store/bare.ext4 $home/
             # The image is a file of whoever made the store: here it is the user's own.
             sed -i 's|"[^"]*/bare.ext4|"'$home'/bare.ext4|' $home/.local/share/banger/images/*/*.json
             chown -R alice: $home
@@ -186,12 +194,16 @@ impl Nested {
 
     /// `banger` as alice, without a session at the machine's seat.
     pub async fn alice(&mut self, words: &str) -> Out {
-        self.sh(&format!(
-            "exec runuser -u alice -- env -i HOME=/home/alice PATH=/usr/local/bin:/usr/bin:/bin \
+        self.sh(&format!("exec {}", Self::as_alice(words))).await
+    }
+
+    /// The command of that, for scripts.
+    pub fn as_alice(words: &str) -> String {
+        format!(
+            "runuser -u alice -- env -i HOME=/home/alice PATH=/usr/local/bin:/usr/bin:/bin \
              XDG_RUNTIME_DIR=/run/user/4242 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/4242/bus \
              LC_ALL=C.UTF-8 banger {words}"
-        ))
-        .await
+        )
     }
 
     /// Turns system mode on and lets alice use it.

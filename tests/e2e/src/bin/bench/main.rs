@@ -2,21 +2,23 @@
 #![allow(clippy::print_stdout, reason = "the table is the program's output")]
 #![allow(clippy::print_stderr, reason = "each round is told while the next one runs")]
 
+mod bare;
+mod nested;
 mod pull;
+mod workspace;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use banger_e2e::{Content, DEBIAN, Rig, finished};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::UnixListener;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+
+use bare::Bare;
 
 const LIMIT: Duration = Duration::from_secs(300);
+/// Unless `BANGER_BENCH_ROUNDS` says otherwise.
 const ROUNDS: usize = 5;
+/// What can be measured alone, without a registry and without OpenSSH.
+const ROWS: [&str; 5] = ["run", "ready", "exec", "host", "memory"];
 
 struct Row {
     what: String,
@@ -28,32 +30,61 @@ struct Row {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let Some(rig) = Rig::new(Content::Debian).await else {
-        return;
-    };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let word = |at: usize| words.get(at).map(String::as_str);
     machine();
-    // The first run makes what every later one shares: archives in the cache, files in memory.
-    let only_pull = std::env::args().nth(1).is_some_and(|word| word == "pull");
-    let mut rows = Vec::new();
-    if !only_pull {
-        run_once(&rig).await;
-        rows.extend([
-            run(&rig).await,
-            ready(&rig).await,
-            exec(&rig).await,
-            host_work(&rig).await,
-            memory(&rig).await,
-        ]);
-    }
-    drop(rig);
-    rows.extend(pull::rows(std::env::args().nth(2).as_deref()).await);
-    println!("| what | banger | the other side | ratio | target |\n|---|---|---|---|---|");
+    let rows = match word(0) {
+        Some("nested") => return nested::run().await,
+        Some("pull") => pull::rows(word(1)).await,
+        Some("workspace") => workspace::rows(word(1) == Some("small")).await,
+        Some(row) if ROWS.contains(&row) => local(&[row]).await,
+        Some(other) => {
+            eprintln!(
+                "usage: bench [{}|pull|workspace|nested], not {other}",
+                ROWS.join("|")
+            );
+            std::process::exit(2);
+        }
+        None => {
+            let mut rows = local(&ROWS).await;
+            rows.extend(workspace::rows(false).await);
+            rows.extend(pull::rows(None).await);
+            rows
+        }
+    };
+    head();
     for row in rows {
-        println!(
-            "| {} | {} | {} | {} | {} |",
-            row.what, row.ours, row.other, row.ratio, row.target
-        );
+        println!("{row}");
     }
+}
+
+/// Rows of a user's own machine; none where the image cannot be had, which was said.
+async fn local(names: &[&str]) -> Vec<Row> {
+    let Some(rig) = Rig::new(Content::Debian).await else {
+        return Vec::new();
+    };
+    // The first run makes what every later one shares: archives in the cache, files in memory.
+    run_once(&rig).await;
+    let mut rows = Vec::new();
+    for name in names {
+        rows.push(match *name {
+            "run" => run(&rig).await,
+            "ready" => ready(&rig).await,
+            "exec" => exec(&rig).await,
+            "host" => host_work(&rig).await,
+            _ => memory(&rig).await,
+        });
+    }
+    rows
+}
+
+fn rounds() -> usize {
+    let given = std::env::var("BANGER_BENCH_ROUNDS").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS).max(1)
+}
+
+fn head() {
+    println!("| what | banger | the other side | ratio | target |\n|---|---|---|---|---|");
 }
 
 /// The machine's name for the table.
@@ -66,9 +97,10 @@ fn machine() {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!(
-        "{cpus} × {}, Linux {}, image {DEBIAN}, median of {ROUNDS}\n",
+        "{cpus} × {}, Linux {}, image {DEBIAN}, median of {}\n",
         model.trim_start_matches([' ', '\t', ':']),
-        kernel.trim()
+        kernel.trim(),
+        rounds()
     );
 }
 
@@ -84,7 +116,7 @@ async fn run(rig: &Rig) -> Row {
     let bare = Bare::of(rig).await;
     let (mut ours, mut other) = (Vec::new(), Vec::new());
     // In turns, so that a slow minute of the machine meets both.
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         ours.push(run_once(rig).await);
         other.push(bare.boot().await.0);
     }
@@ -122,13 +154,20 @@ async fn exec(rig: &Rig) -> Row {
     let script = "busctl --watch-bind=true status >/dev/null; systemctl is-system-running --wait";
     rig.banger(["vm", "exec", "exec", "--", "sh", "-c", script]).await;
     let mut ours = Vec::new();
-    for _ in 0..4 * ROUNDS {
+    for _ in 0..4 * rounds() {
         let start = Instant::now();
         rig.banger(["vm", "exec", "exec", "--", "true"]).await.ok();
         ours.push(start.elapsed());
     }
     rig.banger(["vm", "delete", "-f", "exec"]).await.ok();
 
+    if !banger_e2e::has_program("ssh") {
+        return Row::alone(
+            "`vm exec NAME -- true` (no OpenSSH here to compare with)",
+            &ours,
+            "≤ 0.2×",
+        );
+    }
     let bare = Bare::of(rig).await;
     let (mut guest, agent, sshd) = bare.with_sshd().await;
     let key = rig.dirs().ssh_key();
@@ -149,7 +188,7 @@ async fn exec(rig: &Rig) -> Row {
     // The agent is up, and tells when sshd and the rest of the image are.
     finished(&mut ssh(agent, script), LIMIT).await;
     let mut other = Vec::new();
-    for _ in 0..2 * ROUNDS {
+    for _ in 0..2 * rounds() {
         let start = Instant::now();
         finished(&mut ssh(sshd, "true"), LIMIT).await.ok();
         other.push(start.elapsed());
@@ -165,7 +204,7 @@ async fn exec(rig: &Rig) -> Row {
 
 async fn host_work(rig: &Rig) -> Row {
     let mut ours = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let start = Instant::now();
         finished(&mut rig.new_vm("create", DEBIAN, &["--no-start", "w"]), LIMIT)
             .await
@@ -181,14 +220,8 @@ async fn host_work(rig: &Rig) -> Row {
         rig.banger(["vm", "delete", "-f", "--quiet", "w"]).await.ok();
         ours.push((up + start.elapsed()).saturating_sub(Duration::from_micros(guest)));
     }
-    let ours = median(&ours);
-    Row {
-        what: "host's work of create + start + delete, three calls of the CLI included".to_owned(),
-        ours: milliseconds(ours),
-        other: String::new(),
-        ratio: String::new(),
-        target: "≤ 40 ms",
-    }
+    let what = "host's work of create + start + delete, three calls of the CLI included";
+    Row::alone(what, &ours, "≤ 40 ms")
 }
 
 async fn memory(rig: &Rig) -> Row {
@@ -205,149 +238,30 @@ async fn memory(rig: &Rig) -> Row {
             .parse::<f64>()
             .ok()
     });
-    Row {
-        what: "memory of bangerd at rest (resident)".to_owned(),
-        ours: format!("{:.1} MiB", kib.unwrap_or(f64::NAN) / 1024.0),
-        other: String::new(),
-        ratio: String::new(),
-        target: "≤ 20 MiB",
-    }
-}
-
-/// The command line of a VM as somebody would write it by hand: the same options, with files
-/// where banger passes descriptors.
-struct Bare {
-    dir: PathBuf,
-    arguments: Vec<String>,
-    image: PathBuf,
-}
-
-impl Bare {
-    async fn of(rig: &Rig) -> Self {
-        finished(&mut rig.new_vm("create", DEBIAN, &["model"]), LIMIT)
-            .await
-            .ok();
-        let vm = rig.show("model").await;
-        let proc = PathBuf::from(format!("/proc/{}", vm["pid"]));
-        let dir = rig.dir().join("bare");
-        fs::create_dir_all(&dir).expect("the rig is writable");
-        let text = fs::read_to_string(proc.join("cmdline")).expect("the VMM runs");
-        let words: Vec<&str> = text.split('\0').filter(|word| !word.is_empty()).collect();
-        let descriptor = |option: &str| {
-            let at = words
-                .iter()
-                .position(|word| *word == option)
-                .expect("the option is there");
-            proc.join("fd")
-                .join(words[at + 1].trim_start_matches("/proc/self/fd/"))
-        };
-        fs::copy(descriptor("-kernel"), dir.join("kernel")).expect("the kernel can be copied");
-        fs::copy(descriptor("-initrd"), dir.join("initrd")).expect("the initramfs can be copied");
-        let image = rig.banger(["image", "show", "--json", DEBIAN]).await.ok().json();
-        let image = image.get(0).unwrap_or(&image)["rootfs"]
-            .as_str()
-            .expect("it has a file")
-            .into();
-        rig.banger(["vm", "delete", "-f", "model"]).await.ok();
-        Self {
-            arguments: rewritten(&words, &dir),
-            dir,
-            image,
-        }
-    }
-
-    /// Boots to the ready message: how long that took, and the guest's own time of it.
-    async fn boot(&self) -> (Duration, Duration) {
-        self.make_disk().await;
-        let start = Instant::now();
-        let (mut child, line) = self.ready(&self.arguments).await;
-        let took = start.elapsed();
-        let message: serde_json::Value = serde_json::from_str(&line).expect("it is JSON");
-        child.kill().await.expect("QEMU can be ended");
-        let uptime = message["uptime_ms"].as_u64().unwrap_or(0);
-        (took, Duration::from_millis(uptime))
-    }
-
-    /// Boots with a port for the agent and one for the image's own sshd.
-    async fn with_sshd(&self) -> (Child, u16, u16) {
-        self.make_disk().await;
-        let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-        // Both at once, so that they differ.
-        let [agent, sshd] = [free(), free()].map(|free| free.local_addr().expect("it has one").port());
-        let forwarded = "hostfwd=tcp:127.0.0.1:0-10.0.2.15:";
-        let both =
-            format!("hostfwd=tcp:127.0.0.1:{sshd}-10.0.2.15:22,hostfwd=tcp:127.0.0.1:{agent}-10.0.2.15:");
-        let arguments: Vec<String> = self
-            .arguments
-            .iter()
-            .map(|word| word.replace(forwarded, &both))
-            .collect();
-        assert_ne!(arguments, self.arguments, "QEMU forwards a port");
-        let (child, _) = self.ready(&arguments).await;
-        (child, agent, sshd)
-    }
-
-    async fn make_disk(&self) {
-        let mut cp = Command::new("cp");
-        cp.args(["--reflink=auto", "--sparse=always"])
-            .arg(&self.image)
-            .arg(self.dir.join("disk"));
-        finished(&mut cp, LIMIT).await.ok();
-    }
-
-    /// Starts QEMU and waits for the guest's ready message.
-    async fn ready(&self, arguments: &[String]) -> (Child, String) {
-        let control = self.dir.join("control");
-        _ = fs::remove_file(&control);
-        let listener = UnixListener::bind(&control).expect("a socket can be made");
-        let mut qemu = Command::new(&arguments[0]);
-        qemu.args(&arguments[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit());
-        let child = qemu.kill_on_drop(true).spawn().expect("QEMU can be started");
-        let told = timeout(LIMIT, async {
-            let (stream, _) = listener.accept().await?;
-            let mut lines = BufReader::new(stream).lines();
-            while let Some(line) = lines.next_line().await? {
-                if line.contains("\"ready\"") {
-                    return Ok(line);
-                }
-            }
-            Err(std::io::ErrorKind::UnexpectedEof.into())
-        });
-        let line: std::io::Result<String> = told.await.expect("the guest becomes ready in time");
-        (child, line.expect("the guest says ready"))
-    }
-}
-
-fn rewritten(words: &[&str], dir: &Path) -> Vec<String> {
-    let file = |name: &str| dir.join(name).display().to_string();
-    let mut result = vec![words[0].to_owned()];
-    let mut pairs = words[1..].iter().peekable();
-    while let Some(word) = pairs.next() {
-        let value = pairs.next_if(|next| !next.starts_with('-'));
-        match (*word, value) {
-            ("-add-fd" | "-mon", _) => continue,
-            (_, Some(value)) if value.starts_with("socket,id=monitor") => continue,
-            (option, Some(value)) => {
-                let value = match option {
-                    "-kernel" => file("kernel"),
-                    "-initrd" => file("initrd"),
-                    _ if value.starts_with("socket,id=control") => {
-                        format!("socket,id=control,path={}", file("control"))
-                    }
-                    _ => value.replace("/dev/fdset/1", &file("disk")),
-                };
-                result.extend([option.to_owned(), value]);
-            }
-            (flag, None) => result.push(flag.to_owned()),
-        }
-    }
-    result
+    Row::memory(kib.unwrap_or(f64::NAN))
 }
 
 impl Row {
+    /// A figure without another side.
+    fn alone(what: &str, times: &[Duration], target: &'static str) -> Self {
+        Self::with(what, milliseconds(median(times)), target)
+    }
+
+    fn memory(kib: f64) -> Self {
+        let what = "memory of bangerd at rest (resident)";
+        Self::with(what, format!("{:.1} MiB", kib / 1024.0), "≤ 20 MiB")
+    }
+
+    fn with(what: &str, ours: String, target: &'static str) -> Self {
+        Self {
+            what: what.to_owned(),
+            ours,
+            other: String::new(),
+            ratio: String::new(),
+            target,
+        }
+    }
+
     fn of(what: &str, ours: &[Duration], other: &[Duration], target: &'static str) -> Self {
         let (ours, other) = (median(ours), median(other));
         Self {
@@ -357,6 +271,19 @@ impl Row {
             ratio: format!("{:.2}×", ours.as_secs_f64() / other.as_secs_f64()),
             target,
         }
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            what,
+            ours,
+            other,
+            ratio,
+            target,
+        } = self;
+        write!(f, "| {what} | {ours} | {other} | {ratio} | {target} |")
     }
 }
 

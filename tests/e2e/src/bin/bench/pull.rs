@@ -12,7 +12,7 @@ use banger_e2e::registry::Registry;
 use banger_e2e::{Content, Rig, finished, samples};
 use tokio::process::Command;
 
-use super::{LIMIT, ROUNDS, Row, median};
+use super::{LIMIT, Row, median, rounds};
 
 /// How often the daemon and its workers are looked at. What is read is a high-water mark.
 const LOOK: Duration = Duration::from_millis(5);
@@ -92,7 +92,7 @@ async fn measure(reference: &str) -> Times {
         chain: Vec::new(),
         memory: 0,
     };
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let rig = Rig::for_rung("registry", Content::Bare)
             .await
             .expect("it was there before");
