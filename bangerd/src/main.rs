@@ -14,6 +14,7 @@ mod helper;
 mod jobs;
 mod logging;
 mod names;
+mod ports;
 mod serve;
 mod stats;
 mod systemd;

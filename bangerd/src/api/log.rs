@@ -139,7 +139,7 @@ fn follow_files(
         if let Err(error) = followed
             && error.kind() != io::ErrorKind::BrokenPipe
         {
-            tracing::warn!(vm = vm.name(), %error, "Cannot follow a console");
+            tracing::warn!(vm = %vm.name(), %error, "Cannot follow a console");
         }
     });
     Ok(reader.into())

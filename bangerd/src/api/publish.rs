@@ -43,6 +43,7 @@ impl Publish for Publisher {
         let info = vm.info();
         self.note_key(vm.id(), &info);
         self.0.names.set(vm.id(), &info);
+        self.0.keep_ports(vm, &info);
         let entry = VmEntry::new(vm, &self.0);
         self.0.bus.vm_added(&path::vm(&info.id), Arc::new(entry));
     }
@@ -51,7 +52,7 @@ impl Publish for Publisher {
         if before.host_key != after.host_key {
             self.note_key(vm.id(), after);
         }
-        if before.address != after.address {
+        if before.address != after.address || before.name != after.name {
             self.0.names.set(vm.id(), after);
         }
         let running = VmState::Running.as_str();
@@ -61,6 +62,10 @@ impl Publish for Publisher {
         let up = [running, VmState::Paused.as_str()];
         if up.contains(&before.state.as_str()) && after.state == VmState::Starting.as_str() {
             self.0.agents.hang_up(vm.id(), Gone::Restarted);
+            self.0.hang_up_ports(vm.id());
+        }
+        if before.published_ports != after.published_ports || before.ssh_port != after.ssh_port {
+            self.0.keep_ports(vm, after);
         }
         if after.ssh_port == 0 {
             self.0.agents.hang_up(vm.id(), Gone::Ended);
@@ -73,6 +78,7 @@ impl Publish for Publisher {
 
     fn vm_removed(&self, id: VmId) {
         self.0.agents.hang_up(id, Gone::Ended);
+        self.0.close_ports(id);
         self.0.names.remove(id);
         self.0.tell_stop();
         if let Err(error) = self.0.known_hosts.remove(id) {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use banger_bus::{Error, Result};
-use banger_model::{Config, Dirs};
+use banger_bus::{Error, ErrorKind, Result, VmInfo};
+use banger_model::{Config, Dirs, VmId};
 use tokio::sync::watch;
 
 use super::agents::Agents;
@@ -11,9 +11,10 @@ use crate::bus::Bus;
 use crate::catalog::Library;
 use crate::config::ConfigFile;
 use crate::core::Vm;
-use crate::guest::{ClientKey, KnownHosts};
+use crate::guest::{ClientKey, Gone, KnownHosts};
 use crate::jobs::Jobs;
 use crate::names::Names;
+use crate::ports::Ports;
 
 pub(crate) struct Services {
     pub(crate) bus: Bus,
@@ -25,6 +26,9 @@ pub(crate) struct Services {
     /// The owner's key, or why there is none.
     key: Result<ClientKey>,
     pub(super) agents: Agents,
+    /// The ways to what is published, apart: who does not read there holds up no command.
+    forwards: Agents,
+    pub(super) ports: Ports,
     /// Told when a VM stops.
     stops: watch::Sender<()>,
 }
@@ -52,6 +56,8 @@ impl Services {
             names: Names::new(),
             key,
             agents: Agents::default(),
+            forwards: Agents::default(),
+            ports: Ports::default(),
             stops: watch::Sender::new(()),
         })
     }
@@ -61,6 +67,31 @@ impl Services {
         let mut stops = self.stops.subscribe();
         // The sender lives as long as self.
         let _ = stops.wait_for(|()| !vm.state().is_live()).await;
+    }
+
+    /// Has those of a VM's published ports open that it can be reached by now.
+    pub(super) fn keep_ports(self: &Arc<Self>, vm: &Arc<Vm>, info: &VmInfo) {
+        if info.ssh_port == 0 {
+            return self.close_ports(vm.id());
+        }
+        let (services, of) = (Arc::downgrade(self), Arc::downgrade(vm));
+        self.ports.keep(vm.id(), &info.published_ports, move || {
+            match (services.upgrade(), of.upgrade()) {
+                (Some(services), Some(vm)) => services.forwards.get(vm.id(), vm.agent()?, services.key()?),
+                _ => Err(Error::new(ErrorKind::NoSuchVm, "The VM is gone")),
+            }
+        });
+    }
+
+    /// Closes what is published of a VM that is not reached any more.
+    pub(super) fn close_ports(&self, id: VmId) {
+        self.ports.close(id);
+        self.forwards.hang_up(id, Gone::Ended);
+    }
+
+    /// Ends the connections to what is published of a guest that has started anew.
+    pub(super) fn hang_up_ports(&self, id: VmId) {
+        self.forwards.hang_up(id, Gone::Restarted);
     }
 
     /// Tells that some VM has stopped.

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, VmApi};
 use banger_bus::{
     CopyOptions, DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, ListeningPort, LogOptions, Result,
-    StartOptions, StopOptions, VmInfo, path,
+    SetOptions, StartOptions, StopOptions, VmInfo, path,
 };
+use banger_model::VmName;
+use banger_model::name::NameError;
 use zbus::OwnedObjectPath;
 
 use super::log;
@@ -149,6 +151,33 @@ impl VmApi for VmEntry {
             .await
     }
 
+    async fn publish_port(&self, guest: u16, host: u16) -> Result<u16> {
+        let info = self.vm.info();
+        if host != 0 && info.published_ports.contains(&(host, guest)) {
+            return Ok(host);
+        }
+        // Before the port itself is tried, which one of ours may hold.
+        self.vm.check_port(guest, host)?;
+        let reserved = self.services.ports.reserve(self.vm.id(), host)?;
+        self.vm.publish_port(guest, reserved.host).await?;
+        Ok(reserved.host)
+    }
+
+    async fn unpublish_port(&self, host: u16) -> Result<()> {
+        self.vm.unpublish_port(host).await
+    }
+
+    async fn set(&self, options: SetOptions) -> Result<Vec<String>> {
+        self.vm.set(options).await
+    }
+
+    async fn rename(&self, name: String) -> Result<()> {
+        let name: VmName = name
+            .parse()
+            .map_err(|error: NameError| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
+        self.vm.rename(name).await
+    }
+
     async fn list_ports(&self) -> Result<Vec<ListeningPort>> {
         let sockets = figures::sockets(&self.way_in()?).await?;
         Ok(stats::rows(sockets))
@@ -186,7 +215,9 @@ impl VmApi for VmEntry {
         let agent = self.way_in()?;
         self.services
             .jobs
-            .start("copy-out", caller, self.path(), |ctx| copy.out_of_guest(agent, ctx))
+            .start("copy-out", caller, self.path(), |ctx| {
+                copy.out_of_guest(agent, ctx)
+            })
             .await
     }
 

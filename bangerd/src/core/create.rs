@@ -255,6 +255,7 @@ impl Core {
                 env: over(&image.config.env, &request.env),
                 labels: request.labels.clone(),
                 process: image.config.process.clone(),
+                ports: BTreeMap::new(),
             },
             kernel: kernel.name.clone(),
             machine_id: machine_id.iter().map(|b| format!("{b:02x}")).collect(),

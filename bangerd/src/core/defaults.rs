@@ -209,6 +209,7 @@ mod tests {
             env: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             process: banger_model::Process::default(),
+            ports: std::collections::BTreeMap::new(),
         };
         assert_eq!(check(&spec, HOST), Ok(()));
         for (bad, number) in [

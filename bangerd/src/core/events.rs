@@ -14,7 +14,7 @@ impl Vm {
             Event::VmAdopted => "Found a running VM again",
             other => other.name(),
         };
-        tracing::info!(event = event.name(), vm = self.name(), vm_id = %self.id(), "{text}");
+        tracing::info!(event = event.name(), vm = %self.name(), vm_id = %self.id(), "{text}");
     }
 
     /// Tells why it runs no more.
@@ -22,9 +22,9 @@ impl Vm {
         let event = end(reason);
         let (event_name, vm) = (event.name(), self.name());
         if event == Event::VmStopped {
-            tracing::info!(event = event_name, vm, vm_id = %self.id(), %reason, detail, "The VM has stopped");
+            tracing::info!(event = event_name, %vm, vm_id = %self.id(), %reason, detail, "The VM has stopped");
         } else {
-            tracing::warn!(event = event_name, vm, vm_id = %self.id(), %reason, detail, "The VM has ended");
+            tracing::warn!(event = event_name, %vm, vm_id = %self.id(), %reason, detail, "The VM has ended");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod access;
 pub(crate) mod capability;
+mod clock;
 pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod create;
@@ -23,8 +24,11 @@ mod monitor;
 pub(crate) mod names;
 pub(crate) mod plan;
 pub(crate) mod progress;
+mod publish_port;
 pub(crate) mod recovery;
 pub(crate) mod registry;
+mod rename;
+mod set;
 mod slots;
 pub(crate) mod sources;
 pub(crate) mod start;

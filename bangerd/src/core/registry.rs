@@ -76,6 +76,7 @@ impl Core {
         });
         core.look_for_helper().await;
         core.recover().await?;
+        tokio::spawn(Self::follow_clock(Arc::downgrade(&core)));
         // Nobody waits for what belongs to no VM.
         tokio::spawn({
             let core = core.clone();
@@ -99,7 +100,7 @@ impl Core {
     /// `NoSuchVm`, `AmbiguousVm`.
     pub(crate) fn look_up(&self, text: &str) -> Result<Arc<Vm>, Error> {
         let vms = lock(&self.vms);
-        let names: Vec<_> = vms.values().map(|vm| (vm.id(), vm.name().to_owned())).collect();
+        let names: Vec<_> = vms.values().map(|vm| (vm.id(), vm.name())).collect();
         let id = lookup::find(text, &names)?;
         vms.get(&id)
             .cloned()

@@ -23,7 +23,6 @@ use crate::helper::Helper;
 /// A VM of the owner. Its operations are in the files of their names.
 pub(crate) struct Vm {
     id: VmId,
-    spec: VmSpec,
     core: Arc<Core>,
     record: Mutex<VmRecord>,
     /// Held while a change is made and told, so that changes are told in their order.
@@ -58,7 +57,6 @@ impl Vm {
     pub(super) fn new(core: &Arc<Core>, record: VmRecord, unfinished: bool) -> Arc<Self> {
         Arc::new(Self {
             id: record.id,
-            spec: record.spec.clone(),
             core: core.clone(),
             record: Mutex::new(record),
             telling: Mutex::new(()),
@@ -74,12 +72,14 @@ impl Vm {
         self.id
     }
 
-    pub(crate) fn name(&self) -> &str {
-        self.spec.name.as_str()
+    /// Its name as it is now. Not to be asked for while its record is changed.
+    pub(crate) fn name(&self) -> String {
+        lock(&self.record).spec.name.to_string()
     }
 
-    pub(crate) fn spec(&self) -> &VmSpec {
-        &self.spec
+    /// What it should be, as it is now.
+    pub(crate) fn spec(&self) -> VmSpec {
+        lock(&self.record).spec.clone()
     }
 
     pub(crate) fn state(&self) -> VmState {
@@ -101,11 +101,11 @@ impl Vm {
     /// # Errors
     /// `WrongState` when the VM does not run, `GuestUnreachable` when its guest is not up.
     pub(crate) fn agent(&self) -> Result<AgentAddress, Error> {
-        let record = lock(&self.record);
+        let record = self.record();
         match record.state {
             VmState::Running | VmState::Stopping if record.ssh_port != 0 => Ok(AgentAddress {
                 socket: SocketAddr::from((host_of(&record), record.ssh_port)),
-                host_key: record.host_key.clone(),
+                host_key: record.host_key,
             }),
             VmState::Paused => Err(self.wrong_state("is paused", "Resume it first.")),
             state if state.is_live() => Err(Error::new(
@@ -313,7 +313,7 @@ impl Vm {
         let stopped = record.state == VmState::Stopped;
         VmInfo {
             id: self.id.to_string(),
-            name: self.spec.name.to_string(),
+            name: record.spec.name.to_string(),
             state: record.state.to_string(),
             stop_reason: record
                 .stop_reason
@@ -321,15 +321,15 @@ impl Vm {
                 .map(|reason: StopReason| reason.to_string())
                 .unwrap_or_default(),
             state_detail: record.state_detail.clone(),
-            image: self.spec.image.to_string(),
+            image: record.spec.image.to_string(),
             kernel: record.kernel.to_string(),
             engine: record.engine.clone(),
             accelerator: record.accelerator.clone(),
-            vcpus: self.spec.vcpus,
-            memory_mib: self.spec.memory_mib,
-            disk_bytes: self.spec.disk_bytes,
-            network: self.spec.network.as_str().to_owned(),
-            labels: self.spec.labels.clone(),
+            vcpus: record.spec.vcpus,
+            memory_mib: record.spec.memory_mib,
+            disk_bytes: record.spec.disk_bytes,
+            network: record.spec.network.as_str().to_owned(),
+            labels: record.spec.labels.clone(),
             address,
             ssh_port: if live { record.ssh_port.into() } else { 0 },
             host_key: record.host_key.clone(),
@@ -341,7 +341,12 @@ impl Vm {
             workspace_path: String::new(),
             workspace_commit: String::new(),
             workspace_mode: String::new(),
-            published_ports: Vec::new(),
+            published_ports: record
+                .spec
+                .ports
+                .iter()
+                .map(|(host, guest)| (*host, *guest))
+                .collect(),
             created_us: record.created_us,
             started_us: record.started_us,
             ready_us: record.ready_us,

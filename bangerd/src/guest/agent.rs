@@ -16,6 +16,8 @@ use super::error::{Error, Result};
 
 /// The user as whom commands run.
 const USER: &str = "root";
+/// Where a published port leads: what listens for the guest alone is reached too.
+const LOOPBACK: &str = "127.0.0.1";
 /// How long connecting may take: under emulation a handshake alone takes a second.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Connections to one guest. A client that does not read its output stops the connection that
@@ -69,7 +71,7 @@ struct Session {
 }
 
 /// The use of a connection by one command; its place is free again when this is dropped.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     session: Arc<Session>,
     agent: Arc<Agent>,
 }
@@ -165,6 +167,27 @@ impl Agent {
                 Ok(true)
             }
             Err(russh::Error::ChannelOpenFailure(_)) => Ok(false),
+            Err(error) => Err(Error::Ssh(error)),
+        }
+    }
+
+    /// A connection to a port of the guest's own loopback, for one of the host at `from`.
+    ///
+    /// # Errors
+    /// When the agent is not reached, or nothing listens there.
+    pub(crate) async fn forward(
+        self: &Arc<Self>,
+        port: u16,
+        from: SocketAddr,
+    ) -> Result<(Lease, Channel<Msg>)> {
+        let lease = self.lease().await?;
+        let (address, number) = (from.ip().to_string(), from.port().into());
+        let opened = lease
+            .session
+            .handle
+            .channel_open_direct_tcpip(LOOPBACK, port.into(), address, number);
+        match opened.await {
+            Ok(channel) => Ok((lease, channel)),
             Err(error) => Err(Error::Ssh(error)),
         }
     }

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use super::agent::Endpoint;
 
 /// A server on a port of its own, for one client's key.
-pub(super) struct FakeGuest {
-    pub(super) endpoint: Endpoint,
+pub(crate) struct FakeGuest {
+    pub(crate) endpoint: Endpoint,
     /// The status of each command that has ended here, as its shell gave it.
     pub(super) ended: mpsc::UnboundedReceiver<std::process::ExitStatus>,
     pub(super) connections: mpsc::UnboundedReceiver<SocketAddr>,
@@ -33,12 +33,12 @@ struct Server {
     env: Vec<(String, String)>,
 }
 
-pub(super) fn new_key() -> PrivateKey {
+pub(crate) fn new_key() -> PrivateKey {
     PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
 impl FakeGuest {
-    pub(super) async fn start(client: &PrivateKey) -> Self {
+    pub(crate) async fn start(client: &PrivateKey) -> Self {
         let host = new_key();
         let mut public = host.public_key().clone();
         public.set_comment("");
@@ -97,6 +97,28 @@ impl server::Handler for Server {
     ) -> Result<(), Self::Error> {
         self.channels.insert(channel.id(), channel);
         reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let place = (host.to_owned(), u16::try_from(port).unwrap());
+        tokio::spawn(async move {
+            let Ok(mut stream) = tokio::net::TcpStream::connect(place).await else {
+                return reply.reject(russh::ChannelOpenFailure::ConnectFailed).await;
+            };
+            reply.accept().await;
+            // Either side may break off.
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut channel.into_stream()).await;
+        });
         Ok(())
     }
 

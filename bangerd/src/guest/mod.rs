@@ -4,7 +4,7 @@ pub(crate) mod agent;
 mod error;
 pub(crate) mod exec;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub(crate) mod figures;
 pub(crate) mod files;
 pub(crate) mod keys;

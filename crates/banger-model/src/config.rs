@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::limits::{MAX_FILE_NAME, MAX_FILE_SYNC, MAX_PATH};
 use crate::name::ImageName;
 use crate::size::Size;
 use crate::spec::EngineChoice;
@@ -28,6 +29,8 @@ pub struct Config {
     /// kernel's choice by default.
     pub names_port: Option<UserPort>,
     pub vm_defaults: VmDefaults,
+    /// What every guest gets of the owner's files, at each of its starts.
+    pub file_sync: FileSyncs,
 }
 
 /// Who launches VMs.
@@ -54,6 +57,32 @@ pub struct VmDefaults {
     /// Root disk, as `8G`.
     pub disk_size: Option<SizeText>,
 }
+
+/// One `[[file_sync]]`: a file or a directory of the owner's, and where guests have it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSync {
+    pub host: HostPath,
+    pub guest: GuestPath,
+    /// Of a file; a directory's files keep theirs.
+    #[serde(default)]
+    pub mode: FileMode,
+}
+
+/// All `[[file_sync]]` entries: few, and none of them at or below another's place.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "Vec<FileSync>")]
+pub struct FileSyncs(Vec<FileSync>);
+
+/// A path below root's home in a guest, written as `~/…` or `/root/…`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GuestPath(String);
+
+/// The permissions of a file, written as octal digits; 0600 by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FileMode(u32);
 
 /// An absolute path, or one below the home directory written as `~/…`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -109,6 +138,86 @@ impl TryFrom<String> for HostPath {
         } else {
             Err(format!("Not an absolute path: {text:?} (start it with / or ~/)"))
         }
+    }
+}
+
+impl FileSyncs {
+    pub fn entries(&self) -> &[FileSync] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<FileSync>> for FileSyncs {
+    type Error = String;
+
+    fn try_from(entries: Vec<FileSync>) -> Result<Self, Self::Error> {
+        if entries.len() > MAX_FILE_SYNC {
+            return Err(format!(
+                "Too many [[file_sync]] entries: {} (at most {MAX_FILE_SYNC})",
+                entries.len()
+            ));
+        }
+        for (at, one) in entries.iter().enumerate() {
+            for other in &entries[at + 1..] {
+                let (a, b) = (one.guest.below_home(), other.guest.below_home());
+                if Path::new(a).starts_with(b) || Path::new(b).starts_with(a) {
+                    return Err(format!(
+                        "Two [[file_sync]] entries for one place: ~/{a} and ~/{b}"
+                    ));
+                }
+            }
+        }
+        Ok(Self(entries))
+    }
+}
+
+impl GuestPath {
+    /// The path below root's home, without empty parts.
+    pub fn below_home(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for GuestPath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let below = text.strip_prefix("~/").or(text.strip_prefix("/root/"));
+        let parts: Vec<&str> = below.unwrap_or_default().split('/').collect();
+        let good = |part: &&str| !matches!(*part, "" | "." | "..") && part.len() <= MAX_FILE_NAME;
+        if parts.iter().all(good) && text.len() <= MAX_PATH && !text.contains('\0') {
+            Ok(Self(parts.join("/")))
+        } else {
+            Err(format!(
+                "Not a path below root's home: {text:?} (start it with ~/ or /root/, without . and ..)"
+            ))
+        }
+    }
+}
+
+impl FileMode {
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for FileMode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let bits = u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|bits| octal && *bits <= 0o777);
+        bits.map(Self).ok_or_else(|| {
+            format!("Not the mode of a file: {text:?} (write octal digits, as \"0600\", at most \"0777\")")
+        })
     }
 }
 
@@ -176,6 +285,43 @@ mod tests {
         assert_eq!(config.vm_defaults.memory, Some(SizeText(Size::from_mib(2048))));
     }
 
+    fn entry(host: &str, guest: &str, mode: &str) -> String {
+        format!("[[file_sync]]\nhost = {host:?}\nguest = {guest:?}\nmode = {mode:?}\n")
+    }
+
+    #[test]
+    fn files_for_guests_are_read() {
+        let text = format!(
+            "[[file_sync]]\nhost = \"~/.netrc\"\nguest = \"~/.netrc\"\n{}",
+            entry("/etc/x", "/root/.config/x", "0644")
+        );
+        let config = Config::parse(&text).unwrap();
+        let read: Vec<_> = config
+            .file_sync
+            .entries()
+            .iter()
+            .map(|entry| {
+                (
+                    entry.host.resolve(Path::new("/h")),
+                    entry.guest.below_home(),
+                    entry.mode.bits(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            read,
+            [
+                ("/h/.netrc".into(), ".netrc", 0o600),
+                ("/etc/x".into(), ".config/x", 0o644)
+            ]
+        );
+        let many: String = (0..=MAX_FILE_SYNC)
+            .map(|n| entry("/a", &format!("~/{n}"), "600"))
+            .collect();
+        let error = Config::parse(&many).unwrap_err().to_string();
+        assert!(error.contains("at most 64"), "{error}");
+    }
+
     #[test]
     fn unknown_keys_and_bad_values_name_their_line() {
         for (text, line, word) in [
@@ -186,6 +332,35 @@ mod tests {
             ("ssh_key_path = \"keys/id\"", "line 1", "keys/id"),
             ("debian_mirror = \"http://a b\"", "line 1", "a b"),
             ("default_image_name = \"../x\"", "line 1", "../x"),
+            ("file_sync = 3", "line 1", "file_sync"),
+            (
+                "[file_sync]\nhost = \"/a\"\nguest = \"~/a\"",
+                "line 1",
+                "sequence",
+            ),
+            ("\n[[file_sync]]\nhost = \"/a\"", "line 2", "guest"),
+            ("[[file_sync]]\nguest = \"~/a\"", "line 1", "host"),
+            (&entry("a", "~/a", "0600"), "line 2", "Not an absolute path"),
+            (&entry("/a", "a", "0600"), "line 3", "\"a\""),
+            (&entry("/a", "~", "0600"), "line 3", "\"~\""),
+            (&entry("/a", "~/", "0600"), "line 3", "\"~/\""),
+            (&entry("/a", "/etc/a", "0600"), "line 3", "/etc/a"),
+            (&entry("/a", "~/../a", "0600"), "line 3", "~/../a"),
+            (&entry("/a", "/root/a//b", "0600"), "line 3", "a//b"),
+            (&entry("/a", "~/a", "rw"), "line 4", "rw"),
+            (&entry("/a", "~/a", "4755"), "line 4", "4755"),
+            (&entry("/a", "~/a", "+600"), "line 4", "+600"),
+            (
+                "[[file_sync]]\nhost = \"/a\"\nguest = \"~/a\"\nmode = 600",
+                "line 4",
+                "600",
+            ),
+            (
+                &format!("{}{}", entry("/a", "~/a", "600"), entry("/b", "/root/a/b", "600")),
+                "line 1",
+                "one place",
+            ),
+            (&entry("/a", "~/a", "600").repeat(2), "line 1", "~/a"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(line) && error.contains(word), "{error}");

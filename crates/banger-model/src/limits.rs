@@ -22,6 +22,10 @@ pub const MAX_GUEST_MESSAGE: usize = 4096;
 pub const MAX_CONSOLE_BYTES: u64 = 1 << 20;
 /// Ports of one VM that are published.
 pub const MAX_PORTS: usize = 64;
+/// `[[file_sync]]` entries of a configuration.
+pub const MAX_FILE_SYNC: usize = 64;
+/// What all of them put into a guest, in bytes: it lies in the guest's memory.
+pub const MAX_FILE_SYNC_BYTES: u64 = 64 << 20;
 /// A host name's label (RFC 1123).
 pub const MAX_NAME: usize = 63;
 /// The longest name of a kernel.
@@ -30,6 +34,8 @@ pub const MAX_KERNEL_NAME: usize = 128;
 pub const MAX_IMAGE_NAME: usize = 255;
 /// A path in a guest, in bytes (`PATH_MAX` of Linux, without its NUL).
 pub const MAX_PATH: usize = 4095;
+/// A file's name in bytes (`NAME_MAX` of Linux).
+pub const MAX_FILE_NAME: usize = 255;
 /// A user of a guest as an image names him: `name`, `uid`, and `:group` or `:gid`.
 pub const MAX_USER: usize = 256;
 /// A configuration file in bytes.

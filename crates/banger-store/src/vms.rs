@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use banger_model::{GuestBridge, Slot, VmId};
+use banger_model::{GuestBridge, Slot, VmId, VmName, VmSpec};
 use rusqlite::{Connection, Row, named_params};
 
 use crate::error::{Error, Result};
@@ -49,6 +49,18 @@ impl Store {
     /// [`Error::NoSuchVm`], and errors of the database.
     pub fn update(&mut self, vm: &VmRecord) -> Result<()> {
         update(&self.connection, vm)
+    }
+
+    /// Gives a VM another name. It counts from here on, whatever name a later [`Store::update`]
+    /// carries. On the disk when it returns.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`], [`Error::NoSuchVm`], and errors of the database.
+    pub fn rename(&mut self, id: VmId, name: &VmName) -> Result<()> {
+        self.durable(true)?;
+        let renamed = rename(&self.connection, id, name);
+        self.durable(false)?;
+        renamed
     }
 
     /// Forgets a VM and its intents. That it is gone already is no error. Not flushed: after
@@ -131,7 +143,7 @@ fn taken(error: &rusqlite::Error) -> bool {
 fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
     let changed = connection
         .execute(
-            "UPDATE vms SET kernel = :kernel, host_key = :host_key, state = :state, stop_reason = :stop_reason,
+            "UPDATE vms SET spec = :spec, kernel = :kernel, host_key = :host_key, state = :state, stop_reason = :stop_reason,
                 state_detail = :state_detail, engine = :engine, accelerator = :accelerator,
                 ssh_port = :ssh_port, vmm_pid = :vmm_pid, vmm_start_time = :vmm_start_time,
                 vmm_boot_id = :vmm_boot_id, unit = :unit, init = :init,
@@ -140,6 +152,7 @@ fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
             WHERE id = :id",
             named_params! {
                 ":id": vm.id.to_string(),
+                ":spec": spec_text(vm)?,
                 ":kernel": vm.kernel.as_str(),
                 ":host_key": vm.host_key,
                 ":state": vm.state.as_str(),
@@ -165,6 +178,19 @@ fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
         return Err(Error::NoSuchVm(vm.id.to_string()));
     }
     Ok(())
+}
+
+fn rename(connection: &Connection, id: VmId, name: &VmName) -> Result<()> {
+    let renamed = connection.execute(
+        "UPDATE vms SET name = ?1 WHERE id = ?2",
+        [name.as_str(), &id.to_string()],
+    );
+    match renamed {
+        Ok(0) => Err(Error::NoSuchVm(id.to_string())),
+        Ok(_) => Ok(()),
+        Err(e) if taken(&e) => Err(Error::NameTaken(name.to_string())),
+        Err(e) => Err(Error::doing("rename a VM")(e)),
+    }
 }
 
 fn spec_text(vm: &VmRecord) -> Result<String> {
@@ -221,8 +247,11 @@ fn read(row: &Row<'_>) -> Result<VmRecord> {
         None => None,
     };
     let stop_reason: Option<String> = get("stop_reason").value()?;
+    let mut spec: VmSpec = serde_json::from_str(&spec).map_err(|e| damaged("spec", e.to_string()))?;
+    // The one by which it is unique.
+    spec.name = get("name").word()?;
     Ok(VmRecord {
-        spec: serde_json::from_str(&spec).map_err(|e| damaged("spec", e.to_string()))?,
+        spec,
         kernel: get("kernel").word()?,
         machine_id: get("machine_id").value()?,
         mac: get("mac").value()?,
@@ -299,6 +328,7 @@ mod tests {
                     command: vec!["serve".to_owned()],
                     ..banger_model::Process::default()
                 },
+                ports: [(8080, 80)].into(),
             },
             kernel: "6.1.0".parse().unwrap(),
             machine_id: "0".repeat(32),
@@ -401,6 +431,40 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, Error::NameTaken(name) if name == "a"));
         assert_eq!(store.intents().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_a_vm_should_be_may_change_and_its_name_by_renaming_alone() {
+        let (_home, mut store) = store();
+        let mut vm = record("a", 1);
+        store.add(&vm, &intent(&vm, Operation::Create)).unwrap();
+        vm.spec.vcpus = 2;
+        vm.spec.labels.insert("k".to_owned(), "v".to_owned());
+        store.update(&vm).unwrap();
+        let new = "b".parse().unwrap();
+        store.rename(vm.id, &new).unwrap();
+        // A change that was on its way with the old name does not bring it back.
+        vm.spec.memory_mib = 1024;
+        store.update(&vm).unwrap();
+        vm.spec.name = new;
+        assert_eq!(store.vms().unwrap(), [vm]);
+    }
+
+    #[test]
+    fn a_name_of_another_vm_is_refused() {
+        let (_home, mut store) = store();
+        let (a, b) = (record("a", 1), record("b", 2));
+        for vm in [&a, &b] {
+            store.add(vm, &intent(vm, Operation::Create)).unwrap();
+        }
+        let taken = store.rename(b.id, &a.spec.name).unwrap_err();
+        assert!(matches!(taken, Error::NameTaken(name) if name == "a"));
+        store.forget(a.id).unwrap();
+        store.rename(b.id, &a.spec.name).unwrap();
+        assert!(matches!(
+            store.rename(a.id, &a.spec.name),
+            Err(Error::NoSuchVm(_))
+        ));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The root disk: a clone of the image, grown to the VM's size by the guest.
 
 use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
 
 use async_trait::async_trait;
 use banger_bus::{Error, ErrorKind};
@@ -75,6 +77,8 @@ impl Capability for Disk {
             .write(true)
             .open(&path)
             .map_err(|e| error::io("open", &path, &e))?;
+        // It was given more while it ran.
+        lengthen(&disk, site.vm.spec.disk_bytes).map_err(|e| error::io("lengthen", &path, &e))?;
         parts.fill(|parts| parts.root_disk = Some(disk.into()));
         Ok(())
     }
@@ -86,4 +90,24 @@ impl Capability for Disk {
         let path = core.paths(id).root_disk();
         blocking(move || access::take_back(&path, |_| false)).await
     }
+}
+
+/// Lengthens the root disk of a VM that does not run; its guest grows the file system. Blocks.
+///
+/// # Errors
+/// When the disk is missing, or its file system cannot hold such a file.
+pub(crate) fn grow(path: &Path, bytes: u64) -> Result<(), Error> {
+    let disk = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|e| error::io("open", path, &e))?;
+    lengthen(&disk, bytes).map_err(|e| error::io("lengthen", path, &e))
+}
+
+/// Never shortens: what is there stays. The new part takes no room until it is written to.
+fn lengthen(disk: &File, bytes: u64) -> io::Result<()> {
+    if disk.metadata()?.len() < bytes {
+        disk.set_len(bytes)?;
+    }
+    Ok(())
 }

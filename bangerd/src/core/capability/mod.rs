@@ -29,6 +29,7 @@ use super::registry::Core;
 
 pub(crate) use console::{tail, watch as watch_console};
 pub(crate) use directory::remove_tree;
+pub(crate) use disk::grow as grow_disk;
 pub(crate) use network::{mac_of, mac_text};
 
 /// The parts.
