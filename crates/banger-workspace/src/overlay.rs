@@ -87,6 +87,12 @@ impl Overlay {
     }
 
     fn take_work_tree(&mut self, options: &Options) -> Result<()> {
+        if self.repository.names_another_work_tree() {
+            self.notes.push(
+                "The repository names another directory as its work tree (core.worktree): its own is taken."
+                    .to_owned(),
+            );
+        }
         self.state = state::of(&self.repository)?;
         self.notes.extend(self.state.note.clone());
         self.has_index = index::import(&self.repository, &self.scratch)?.is_some();

@@ -60,6 +60,22 @@ impl Repository {
         Err(Error::NotARepository(path.to_owned()))
     }
 
+    /// Where HEAD of a known work tree is, without starting a process: what kind of repository
+    /// it is was found out before.
+    ///
+    /// # Errors
+    /// When it is none any more, or cannot be read.
+    pub fn head_of(work_tree: &Path) -> Result<Head> {
+        let git_dir = git_dir_of(work_tree)?.ok_or_else(|| Error::NotARepository(work_tree.to_owned()))?;
+        let this = Self {
+            work_tree: work_tree.to_owned(),
+            common_dir: common_dir_of(&git_dir)?,
+            git_dir,
+            config: Config::default(),
+        };
+        this.head()
+    }
+
     fn open(work_tree: &Path, git_dir: PathBuf) -> Result<Self> {
         let common_dir = common_dir_of(&git_dir)?;
         let config = Config::of_repository(&Git::find()?, &git_dir, &common_dir, &Cancel::new())?;
@@ -151,6 +167,16 @@ impl Repository {
     /// When its file cannot be read or holds something else.
     pub fn resolve(&self, name: &str) -> Result<Option<String>> {
         refs::resolve(&self.common_dir, name)
+    }
+
+    /// Whether git would look for the files elsewhere. A repository's word is not enough to read
+    /// another directory.
+    pub(crate) fn names_another_work_tree(&self) -> bool {
+        let named = self
+            .config
+            .get("core.worktree")
+            .map(|path| self.git_dir.join(path));
+        named.is_some_and(|path| path.canonicalize().ok().as_ref() != Some(&self.work_tree))
     }
 
     /// Whether objects may be missing by intent.

@@ -213,6 +213,12 @@ fn a_work_tree_of_its_own_and_a_directory_inside() {
     repo.git(&["worktree", "add", "-q", "-b", "side", tree.to_str().unwrap()]);
     fs::write(tree.join("a"), "side\n").unwrap();
     let inside = tree.join("d");
+    let head = banger_workspace::Repository::head_of(&tree).unwrap();
+    assert_eq!(head.branch.as_deref(), Some("side"));
+    assert_eq!(
+        format!("{}\n", head.commit).into_bytes(),
+        git_ok(&tree, &["rev-parse", "HEAD"])
+    );
     let before = snapshot(repo.path().parent().unwrap());
     let plan = banger_workspace::Plan::new(&inside, &options(), &Default::default()).unwrap();
     assert_eq!(
