@@ -129,6 +129,8 @@ fn pack(overlay: &Overlay, dir: &Path, previous: Option<&Manifest>) -> Result<Ve
         let done = overlay
             .scratch
             .command(["pack-objects", "--revs", "--window=0", "--compression=1", "-q"])
+            // It is read once and thrown away.
+            .config("core.fsync=none")
             .config("pack.writeReverseIndex=false")
             .config("pack.writeBitmaps=false")
             .arg(dir.join("pack"))
