@@ -9,6 +9,7 @@ mod core;
 mod doctor;
 mod engine_install;
 mod fail_point;
+mod file_sync;
 mod guest;
 mod helper;
 mod jobs;

@@ -359,6 +359,8 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
         } => {
             tracing::debug!(vm = %vm.name(), uptime_ms, version = %clean(&version), "The guest is ready");
             let again = boot_id == seen.boot_id;
+            // Whoever starts it furnishes it himself.
+            let rebooted = !again && !seen.boot_id.is_empty();
             seen.traces.ending = false;
             seen.boot_id = boot_id;
             seen.restarts = 0;
@@ -380,6 +382,9 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
             if started {
                 vm.tell(Event::VmStarted);
             }
+            if rebooted {
+                furnish(vm);
+            }
             machine.phase.send_if_modified(|phase| {
                 let was = *phase == Phase::Booting;
                 if was {
@@ -394,6 +399,17 @@ async fn on_message(vm: &Arc<Vm>, machine: &Arc<Machine>, seen: &mut Seen, messa
             after_last_words(vm, machine, StopReason::BootFailed, &text);
         }
     }
+}
+
+/// Does in a guest that has restarted by itself what was done in it when it was started.
+fn furnish(vm: &Arc<Vm>) {
+    let vm = vm.clone();
+    tokio::spawn(async move {
+        let silent = JobContext::silent();
+        if let Err(error) = vm.core().publish().furnish(&vm, &silent).await {
+            tracing::warn!(vm = %vm.name(), %error, "A guest that has restarted lacks something");
+        }
+    });
 }
 
 /// Ends a machine that is lost, after the time that its last words may need.

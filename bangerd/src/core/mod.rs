@@ -41,18 +41,27 @@ pub(crate) mod vm;
 
 use std::sync::Arc;
 
-use banger_bus::VmInfo;
+use async_trait::async_trait;
+use banger_bus::{Error, VmInfo};
 use banger_model::VmId;
 
 pub(crate) use console::Console;
 pub(crate) use create::CreateRequest;
 pub(crate) use measured::Measured;
+use progress::JobContext;
 pub(crate) use registry::{Core, Settings};
 pub(crate) use vm::{AgentAddress, Vm};
 
 /// Who hears of changes. Called in their order, under no lock of ours; must not block.
+#[async_trait]
 pub(crate) trait Publish: Send + Sync + 'static {
     fn vm_added(&self, vm: &Arc<Vm>);
     fn vm_changed(&self, vm: &Arc<Vm>, before: &VmInfo, after: &VmInfo);
     fn vm_removed(&self, id: VmId);
+
+    /// Does what there is to do in a guest that has just come up, at each of its boots. Its
+    /// failure fails a start.
+    async fn furnish(&self, _: &Arc<Vm>, _: &JobContext) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -140,6 +140,10 @@ impl Run<'_> {
             }
         }
         fail_point!("start.ready");
+        tokio::select! {
+            furnished = self.vm.core().publish().furnish(self.vm, self.ctx) => furnished?,
+            () = machine.ended() => return Err(self.not_booted()),
+        }
         Ok(())
     }
 
