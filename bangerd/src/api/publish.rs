@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use banger_bus::{Result, VmInfo, path};
+use banger_bus::{VmInfo, path};
 use banger_model::{VmId, VmState};
 
 use super::services::Services;
 use super::vm::VmEntry;
-use crate::core::progress::JobContext;
 use crate::core::{Publish, Vm};
-use crate::file_sync;
 use crate::guest::Gone;
 
 pub(crate) struct Publisher(pub(crate) Arc<Services>);
@@ -41,12 +38,12 @@ impl Publisher {
     }
 }
 
-#[async_trait]
 impl Publish for Publisher {
     fn vm_added(&self, vm: &Arc<Vm>) {
         let info = vm.info();
         self.note_key(vm.id(), &info);
         self.0.names.set(vm.id(), &info);
+        self.0.ssh_config.set(vm.id(), &info);
         self.0.keep_ports(vm, &info);
         let entry = VmEntry::new(vm, &self.0);
         self.0.bus.vm_added(&path::vm(&info.id), Arc::new(entry));
@@ -59,6 +56,7 @@ impl Publish for Publisher {
         if before.address != after.address || before.name != after.name {
             self.0.names.set(vm.id(), after);
         }
+        self.0.ssh_config.set(vm.id(), after);
         let running = VmState::Running.as_str();
         if before.state != running && after.state == running {
             self.meet(vm);
@@ -80,19 +78,11 @@ impl Publish for Publisher {
         self.0.bus.vm_changed(&path::vm(&after.id), before, after);
     }
 
-    async fn furnish(&self, vm: &Arc<Vm>, ctx: &JobContext) -> Result<()> {
-        let entries = self.0.config.read()?.file_sync;
-        if entries.entries().is_empty() {
-            return Ok(());
-        }
-        let agent = self.0.agents.get(vm.id(), vm.agent()?, self.0.key()?)?;
-        file_sync::apply(&agent, entries, ctx).await
-    }
-
     fn vm_removed(&self, id: VmId) {
         self.0.agents.hang_up(id, Gone::Ended);
         self.0.close_ports(id);
         self.0.names.remove(id);
+        self.0.ssh_config.remove(id);
         self.0.tell_stop();
         if let Err(error) = self.0.known_hosts.remove(id) {
             tracing::warn!(%error, "A deleted guest stays known to ssh");

@@ -1,5 +1,6 @@
 //! What every object of the contract needs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use banger_bus::{Error, ErrorKind, Result, VmInfo};
@@ -11,7 +12,7 @@ use crate::bus::Bus;
 use crate::catalog::Library;
 use crate::config::ConfigFile;
 use crate::core::Vm;
-use crate::guest::{ClientKey, Gone, KnownHosts};
+use crate::guest::{ClientKey, Gone, KnownHosts, SshConfig};
 use crate::jobs::Jobs;
 use crate::names::Names;
 use crate::ports::Ports;
@@ -22,6 +23,7 @@ pub(crate) struct Services {
     pub(crate) config: ConfigFile,
     pub(crate) library: Arc<Library>,
     pub(crate) known_hosts: KnownHosts,
+    pub(crate) ssh_config: SshConfig,
     pub(crate) names: Names,
     /// The owner's key, or why there is none.
     key: Result<ClientKey>,
@@ -40,6 +42,7 @@ impl Services {
         let jobs = Jobs::new(bus.clone());
         let config = ConfigFile::new(dirs);
         let library = Library::open(dirs.clone(), config.clone(), bus.clone(), jobs.clone());
+        let ssh_config = SshConfig::new(dirs, key_file(&config.read().unwrap_or_default(), dirs));
         let key = config
             .read()
             .and_then(|config| client_key(&config, dirs))
@@ -53,6 +56,7 @@ impl Services {
             config,
             library,
             known_hosts: KnownHosts::new(&dirs.state),
+            ssh_config,
             names: Names::new(),
             key,
             agents: Agents::default(),
@@ -117,7 +121,17 @@ fn restart_hint() -> String {
 }
 
 fn client_key(config: &Config, dirs: &Dirs) -> Result<ClientKey> {
+    Ok(ClientKey::load_or_make(
+        configured_key(config).as_deref(),
+        &dirs.state,
+    )?)
+}
+
+fn key_file(config: &Config, dirs: &Dirs) -> PathBuf {
+    configured_key(config).unwrap_or_else(|| dirs.ssh_key())
+}
+
+fn configured_key(config: &Config) -> Option<PathBuf> {
     let home = std::env::home_dir().unwrap_or_default();
-    let configured = config.ssh_key_path.as_ref().map(|path| path.resolve(&home));
-    Ok(ClientKey::load_or_make(configured.as_deref(), &dirs.state)?)
+    config.ssh_key_path.as_ref().map(|path| path.resolve(&home))
 }

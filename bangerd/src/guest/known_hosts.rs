@@ -79,15 +79,18 @@ impl KnownHosts {
             Err(error) if error.kind() == io::ErrorKind::NotFound && text.is_empty() => return Ok(()),
             _ => {}
         }
-        let temporary = self.path.with_extension("new");
-        let written =
-            write_file(&temporary, text.as_bytes()).and_then(|()| std::fs::rename(&temporary, &self.path));
-        written.map_err(Error::file("write", &self.path))
+        replace(&self.path, text.as_bytes()).map_err(Error::file("write", &self.path))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, String>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes a file aside and puts it in place: who reads it finds the old one or the new one. Blocks.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    write_file(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path))
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -10,8 +10,10 @@ pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod known_hosts;
 mod quote;
+pub(crate) mod ssh_config;
 mod stdio;
 
 pub(crate) use agent::{Agent, Endpoint, Gone};
 pub(crate) use keys::ClientKey;
 pub(crate) use known_hosts::KnownHosts;
+pub(crate) use ssh_config::SshConfig;

@@ -206,6 +206,9 @@ async fn open_core(
         launcher: Launcher::this_program(),
     };
     let core = Core::open(settings, Arc::new(Publisher(services.clone()))).await?;
+    services
+        .ssh_config
+        .reset(core.vms().into_iter().map(|vm| (vm.id(), vm.info())));
     let keys = core.vms().into_iter().map(|vm| (vm.id(), vm.info().host_key));
     let keys: Vec<_> = keys.filter(|(_, key)| !key.is_empty()).collect();
     if let Err(error) = services.known_hosts.reset(keys) {
