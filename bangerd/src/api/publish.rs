@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use banger_bus::{VmInfo, path};
+use async_trait::async_trait;
+use banger_bus::{Result, VmInfo, path};
 use banger_model::{VmId, VmState};
 
 use super::services::Services;
 use super::vm::VmEntry;
+use crate::core::progress::JobContext;
 use crate::core::{Publish, Vm};
+use crate::file_sync;
 use crate::guest::Gone;
 
 pub(crate) struct Publisher(pub(crate) Arc<Services>);
@@ -38,6 +41,7 @@ impl Publisher {
     }
 }
 
+#[async_trait]
 impl Publish for Publisher {
     fn vm_added(&self, vm: &Arc<Vm>) {
         let info = vm.info();
@@ -76,6 +80,15 @@ impl Publish for Publisher {
             self.0.tell_stop();
         }
         self.0.bus.vm_changed(&path::vm(&after.id), before, after);
+    }
+
+    async fn furnish(&self, vm: &Arc<Vm>, ctx: &JobContext) -> Result<()> {
+        let entries = self.0.config.read()?.file_sync;
+        if entries.entries().is_empty() {
+            return Ok(());
+        }
+        let agent = self.0.agents.get(vm.id(), vm.agent()?, self.0.key()?)?;
+        file_sync::apply(&agent, entries, ctx).await
     }
 
     fn vm_removed(&self, id: VmId) {
