@@ -19,6 +19,7 @@ mod ports;
 mod serve;
 mod stats;
 mod systemd;
+mod workspace;
 
 use std::process::ExitCode;
 

@@ -1,11 +1,13 @@
 //! `org.banger.Manager`.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, ManagerApi};
 use banger_bus::{
-    CreateOptions, ImportKernelOptions, JobOutcome, PruneOptions, PullOptions, RegisterOptions, Result, path,
+    CreateOptions, ImportKernelOptions, JobOutcome, PruneOptions, PullOptions, RegisterOptions, Result,
+    WorkspaceOptions, path,
 };
 use banger_model::{Config, Dirs};
 use zbus::OwnedObjectPath;
@@ -15,6 +17,7 @@ use crate::config::default_image;
 use crate::core::defaults::{Defaults, Host};
 use crate::core::{Core, CreateRequest};
 use crate::jobs::no_object;
+use crate::workspace;
 
 /// The manager on the bus.
 pub(crate) struct Manager {
@@ -129,6 +132,22 @@ impl ManagerApi for Manager {
 
     async fn list_available(&self, kind: String) -> Result<Vec<(String, String)>> {
         self.services.library.available(&kind)
+    }
+
+    async fn list_workspace(
+        &self,
+        caller: Caller,
+        path: String,
+        options: WorkspaceOptions,
+        output: OwnedFd,
+    ) -> Result<JobPath> {
+        let request = workspace::Request::new(path, options)?;
+        self.services
+            .jobs
+            .start("list-workspace", caller, no_object(), |ctx| async move {
+                workspace::list(request, output, &ctx).await
+            })
+            .await
     }
 
     async fn defaults(&self) -> Result<Vec<(String, String, String)>> {

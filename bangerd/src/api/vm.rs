@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use banger_bus::api::{Caller, JobPath, VmApi};
 use banger_bus::{
     CopyOptions, DeleteOptions, Error, ErrorKind, ExecOptions, JobOutcome, ListeningPort, LogOptions, Result,
-    SetOptions, StartOptions, StopOptions, VmInfo, path,
+    SetOptions, StartOptions, StopOptions, VmInfo, WorkspaceExportOptions, WorkspaceOptions, path,
 };
 use banger_model::VmName;
 use banger_model::name::NameError;
@@ -22,6 +22,7 @@ use crate::core::Vm;
 use crate::guest::exec::{self, Command};
 use crate::guest::{Agent, figures};
 use crate::stats;
+use crate::workspace::{self, Export};
 
 /// The longest time that a client may give a guest, in seconds.
 const MAX_TIMEOUT: u32 = 86_400;
@@ -137,16 +138,53 @@ impl VmApi for VmEntry {
         options: ExecOptions,
         stdio: [OwnedFd; 3],
     ) -> Result<JobPath> {
+        let there = self.vm.workspace().filter(|_| workspace::is_wanted(&options));
+        let (argv, options) = match &there {
+            Some(there) => workspace::within(there, argv, options),
+            None => (argv, options),
+        };
+        let is_shell = options.shell == Some(true);
         let command = Command::new(&argv, options, &self.vm.spec().process)?;
-        let address = self.vm.agent()?;
-        let agent = self
-            .services
-            .agents
-            .get(self.vm.id(), address, self.services.key()?)?;
+        let agent = self.way_in()?;
+        if let Some(there) = there.filter(|_| is_shell) {
+            workspace::bootstrap(agent.clone(), there);
+        }
         self.services
             .jobs
             .start_process("exec", caller, self.path(), |ctx, requests| {
                 exec::run(agent, ctx, requests, command, stdio)
+            })
+            .await
+    }
+
+    async fn prepare_workspace(
+        &self,
+        caller: Caller,
+        path: String,
+        options: WorkspaceOptions,
+    ) -> Result<JobPath> {
+        let request = workspace::Request::new(path, options)?;
+        let (vm, agent) = (self.vm.clone(), self.way_in()?);
+        self.services
+            .jobs
+            .start("prepare-workspace", caller, self.path(), |ctx| async move {
+                workspace::prepare(&vm, agent, request, &ctx).await
+            })
+            .await
+    }
+
+    async fn check_workspace(&self) -> Result<(bool, String)> {
+        workspace::check(&self.vm.expect_workspace()?).await
+    }
+
+    async fn export_workspace(&self, caller: Caller, options: WorkspaceExportOptions) -> Result<JobPath> {
+        let export = Export::new(options)?;
+        self.vm.expect_workspace()?;
+        let (vm, agent) = (self.vm.clone(), self.way_in()?);
+        self.services
+            .jobs
+            .start("export-workspace", caller, self.path(), |ctx| async move {
+                workspace::export(&vm, agent, export, &ctx).await
             })
             .await
     }

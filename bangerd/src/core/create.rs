@@ -274,6 +274,7 @@ impl Core {
             started_us: 0,
             ready_us: 0,
             slot: None,
+            workspace: None,
         })
     }
 }

@@ -38,6 +38,7 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod vm;
+mod workspace;
 
 use std::sync::Arc;
 

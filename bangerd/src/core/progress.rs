@@ -81,6 +81,11 @@ impl JobContext {
         Self { report, cancel }
     }
 
+    /// For work that nobody follows.
+    pub(crate) fn silent_until(cancel: Cancel) -> Self {
+        Self::new(Arc::new(Silent), cancel)
+    }
+
     /// For work that nobody follows and nobody cancels.
     pub(crate) fn silent() -> Self {
         Self::new(Arc::new(Silent), Cancel::new())

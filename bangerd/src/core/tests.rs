@@ -228,6 +228,7 @@ fn row(name: &str, byte: u8, state: VmState) -> VmRecord {
         started_us: 0,
         ready_us: 0,
         slot: None,
+        workspace: None,
     }
 }
 

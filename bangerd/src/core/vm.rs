@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use banger_bus::{Error, ErrorKind, VmInfo};
 use banger_model::guest::HostMessage;
-use banger_model::{StopReason, VmId, VmSpec, VmState};
+use banger_model::{StopReason, VmId, VmSpec, VmState, Workspace};
 use banger_store::VmRecord;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
@@ -24,7 +24,7 @@ use crate::helper::Helper;
 pub(crate) struct Vm {
     id: VmId,
     core: Arc<Core>,
-    record: Mutex<VmRecord>,
+    pub(super) record: Mutex<VmRecord>,
     /// Held while a change is made and told, so that changes are told in their order.
     telling: Mutex<()>,
     /// Its creation has not been finished.
@@ -35,6 +35,8 @@ pub(crate) struct Vm {
     turn: AsyncMutex<()>,
     at_work: Mutex<Option<(&'static str, Cancel)>>,
     machine: Mutex<Option<Arc<Machine>>>,
+    /// Held by the one who changes its workspace.
+    pub(super) at_workspace: AsyncMutex<()>,
 }
 
 /// Where a guest's agent is reached, and the key that it must show.
@@ -65,6 +67,7 @@ impl Vm {
             turn: AsyncMutex::new(()),
             at_work: Mutex::new(None),
             machine: Mutex::new(None),
+            at_workspace: AsyncMutex::new(()),
         })
     }
 
@@ -311,6 +314,8 @@ impl Vm {
             String::new()
         };
         let stopped = record.state == VmState::Stopped;
+        let workspace =
+            |of: fn(&Workspace) -> &String| record.workspace.as_ref().map(of).cloned().unwrap_or_default();
         VmInfo {
             id: self.id.to_string(),
             name: record.spec.name.to_string(),
@@ -337,10 +342,10 @@ impl Vm {
             unit: record.unit.clone(),
             directory: self.core.paths(self.id).directory.display().to_string(),
             init: record.init.clone(),
-            workspace: String::new(),
-            workspace_path: String::new(),
-            workspace_commit: String::new(),
-            workspace_mode: String::new(),
+            workspace: workspace(|it| &it.host_path),
+            workspace_path: workspace(|it| &it.guest_path),
+            workspace_commit: workspace(|it| &it.commit),
+            workspace_mode: workspace(|it| &it.mode),
             published_ports: record
                 .spec
                 .ports

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use super::agent::Agent;
 use super::error::{Error, Result};
 use super::quote::command_line;
-use super::stdio::{Stop, Writer};
+use super::stdio::{Stop, Writer, no_thread};
 use crate::core::progress::{JobContext, cancelled};
 use crate::jobs::{ProcessRequest, ProcessRequests};
 
@@ -477,14 +477,6 @@ fn check_size(cells: u32) -> banger_bus::Result<u32> {
             format!("Not a terminal's size: {cells} (1 to {})", u16::MAX),
         ))
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn no_thread(error: std::io::Error) -> banger_bus::Error {
-    banger_bus::Error::new(
-        ErrorKind::LimitExceeded,
-        format!("Cannot take the command's streams: {error}"),
-    )
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub(crate) mod keys;
 pub(crate) mod known_hosts;
 mod quote;
 pub(crate) mod ssh_config;
-mod stdio;
+pub(crate) mod stdio;
 
 pub(crate) use agent::{Agent, Endpoint, Gone};
 pub(crate) use keys::ClientKey;

@@ -21,12 +21,12 @@ const QUEUE: usize = 4;
 const PIPE_BUF: usize = 4096;
 
 /// Stops the threads of one command's streams when it is dropped.
-pub(super) struct Stop(Arc<OwnedFd>);
+pub(crate) struct Stop(Arc<OwnedFd>);
 
 impl Stop {
     /// # Errors
     /// When the process has no descriptors left.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(eventfd(
             0,
             EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
@@ -37,7 +37,7 @@ impl Stop {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn reader(&self, fd: OwnedFd) -> io::Result<mpsc::Receiver<Vec<u8>>> {
+    pub(crate) fn reader(&self, fd: OwnedFd) -> io::Result<mpsc::Receiver<Vec<u8>>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let stop = self.0.clone();
         spawn("stdin", move || read_all(&fd, &stop, &sender))?;
@@ -49,7 +49,7 @@ impl Stop {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn writer<B>(&self, name: &'static str, fd: OwnedFd) -> io::Result<Writer<B>>
+    pub(crate) fn writer<B>(&self, name: &'static str, fd: OwnedFd) -> io::Result<Writer<B>>
     where
         B: AsRef<[u8]> + Send + 'static,
     {
@@ -67,10 +67,18 @@ impl Stop {
 }
 
 /// One output stream.
-pub(super) struct Writer<B> {
-    pub(super) sender: mpsc::Sender<B>,
+pub(crate) struct Writer<B> {
+    pub(crate) sender: mpsc::Sender<B>,
     /// Resolves when everything is written and the descriptor is closed.
-    pub(super) done: tokio::sync::oneshot::Receiver<()>,
+    pub(crate) done: tokio::sync::oneshot::Receiver<()>,
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn no_thread(error: io::Error) -> banger_bus::Error {
+    banger_bus::Error::new(
+        banger_bus::ErrorKind::LimitExceeded,
+        format!("Cannot take the command's streams: {error}"),
+    )
 }
 
 impl Drop for Stop {

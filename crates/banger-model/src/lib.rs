@@ -18,6 +18,7 @@ pub mod slot;
 pub mod spec;
 pub mod ssh_config;
 pub mod state;
+pub mod workspace;
 
 pub use config::Config;
 pub use dirs::Dirs;
@@ -29,3 +30,4 @@ pub use size::Size;
 pub use slot::{GuestBridge, Slot, SlotHandle};
 pub use spec::{EngineChoice, NetworkMode, VmSpec};
 pub use state::{JobResult, StopReason, VmState};
+pub use workspace::Workspace;

@@ -1,7 +1,7 @@
 //! What the database holds, as data.
 
 use banger_model::state::UnknownWord;
-use banger_model::{GuestBridge, KernelName, Slot, SlotHandle, StopReason, VmId, VmSpec, VmState};
+use banger_model::{GuestBridge, KernelName, Slot, SlotHandle, StopReason, VmId, VmSpec, VmState, Workspace};
 
 /// A VM. Times are microseconds since 1970 (UTC), 0 when it has not happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct VmRecord {
     /// The place of its run in system mode: noted before its first use, forgotten after it was
     /// given back.
     pub slot: Option<HeldSlot>,
+    /// The repository in it, if there is one.
+    pub workspace: Option<Workspace>,
 }
 
 /// A slot that the helper gave out. Its handle is the right to it: it is kept in the owner's

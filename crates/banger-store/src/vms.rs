@@ -96,7 +96,7 @@ fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result
         "INSERT INTO vms VALUES (:id, :name, :spec_version, :spec, :kernel, :machine_id, :mac, :host_key,
             :state, :stop_reason, :state_detail, :engine, :accelerator, :ssh_port,
             :vmm_pid, :vmm_start_time, :vmm_boot_id, :unit, :init, :created_us, :started_us, :ready_us,
-            :slot, :slot_handle, :slot_bridge)",
+            :slot, :slot_handle, :slot_bridge, :workspace)",
         named_params! {
             ":id": vm.id.to_string(),
             ":name": vm.spec.name.as_str(),
@@ -123,6 +123,7 @@ fn add(connection: &mut Connection, vm: &VmRecord, intent: &NewIntent) -> Result
             ":slot": vm.slot.map(|held| held.slot.number()),
             ":slot_handle": vm.slot.map(|held| held.handle.to_string()),
             ":slot_bridge": vm.slot.map(|held| held.bridge.name()),
+            ":workspace": workspace_text(vm)?,
         },
     );
     match inserted {
@@ -148,7 +149,7 @@ fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
                 ssh_port = :ssh_port, vmm_pid = :vmm_pid, vmm_start_time = :vmm_start_time,
                 vmm_boot_id = :vmm_boot_id, unit = :unit, init = :init,
                 started_us = :started_us, ready_us = :ready_us, slot = :slot,
-                slot_handle = :slot_handle, slot_bridge = :slot_bridge
+                slot_handle = :slot_handle, slot_bridge = :slot_bridge, workspace = :workspace
             WHERE id = :id",
             named_params! {
                 ":id": vm.id.to_string(),
@@ -171,6 +172,7 @@ fn update(connection: &Connection, vm: &VmRecord) -> Result<()> {
                 ":slot": vm.slot.map(|held| held.slot.number()),
                 ":slot_handle": vm.slot.map(|held| held.handle.to_string()),
                 ":slot_bridge": vm.slot.map(|held| held.bridge.name()),
+                ":workspace": workspace_text(vm)?,
             },
         )
         .map_err(Error::doing("update a VM"))?;
@@ -197,6 +199,15 @@ fn spec_text(vm: &VmRecord) -> Result<String> {
     serde_json::to_string(&vm.spec).map_err(|e| Error::Damaged {
         id: vm.id.to_string(),
         column: "spec",
+        problem: e.to_string(),
+    })
+}
+
+fn workspace_text(vm: &VmRecord) -> Result<Option<String>> {
+    let text = vm.workspace.as_ref().map(serde_json::to_string).transpose();
+    text.map_err(|e| Error::Damaged {
+        id: vm.id.to_string(),
+        column: "workspace",
         problem: e.to_string(),
     })
 }
@@ -246,6 +257,11 @@ fn read(row: &Row<'_>) -> Result<VmRecord> {
         }),
         None => None,
     };
+    let workspace: Option<String> = match row.as_ref().column_index("workspace") {
+        Ok(_) => get("workspace").value()?,
+        Err(_) => None,
+    };
+    let workspace = workspace.map(|text| serde_json::from_str(&text)).transpose();
     let stop_reason: Option<String> = get("stop_reason").value()?;
     let mut spec: VmSpec = serde_json::from_str(&spec).map_err(|e| damaged("spec", e.to_string()))?;
     // The one by which it is unique.
@@ -271,6 +287,7 @@ fn read(row: &Row<'_>) -> Result<VmRecord> {
         started_us: get("started_us").value()?,
         ready_us: get("ready_us").value()?,
         slot,
+        workspace: workspace.map_err(|e| damaged("workspace", e.to_string()))?,
         id: word(&id, "id", &id)?,
     })
 }
@@ -347,6 +364,7 @@ mod tests {
             started_us: 0,
             ready_us: 0,
             slot: None,
+            workspace: None,
         }
     }
 

@@ -121,6 +121,22 @@ impl Plan {
 }
 
 impl Payload {
+    /// What was changed in the guest, of all that would be overwritten. `found` is what the guest
+    /// has, in the order of [`Expected::files`]. What is there already, as after a sync that broke
+    /// off, is no loss.
+    pub fn conflicts(&self, found: &[Option<Stat>]) -> Vec<PathBuf> {
+        let there = |path: &Path| {
+            let wanted = self.expected.files.iter().position(|(other, _)| other == path);
+            wanted.and_then(|at| found.get(at).copied().flatten())
+        };
+        let mut conflicts = self.expected.conflicts(found);
+        conflicts.retain(|path| match (self.manifest.files.get(path), there(path)) {
+            (Some(wanted), Some(there)) => !is_same(wanted, &there),
+            _ => true,
+        });
+        conflicts
+    }
+
     /// Whether the guest has everything already.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.parts.iter().all(|part| part.paths.is_empty())

@@ -32,6 +32,20 @@ pub struct Stat {
     pub mtime_ns: i64,
 }
 
+impl Stat {
+    /// Of what is at a path of the host, and not where it leads to; `None` where nothing is.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        match of(path) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Error::Io { source, .. }) if read::is_absent(&source) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
 /// What a name has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {

@@ -4,6 +4,7 @@
 
 mod v1;
 mod v2;
+mod v3;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 
 type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
-const MIGRATIONS: [Migration; 2] = [v1::migrate, v2::migrate];
+const MIGRATIONS: [Migration; 3] = [v1::migrate, v2::migrate, v3::migrate];
 
 /// The version that the last migration leads to.
 pub(crate) const NEWEST: u32 = MIGRATIONS.len() as u32;
@@ -36,6 +37,17 @@ mod tests {
     use super::*;
     use crate::Store;
 
+    /// A row with the columns of version 1; those that came later are empty.
+    fn old_row(connection: &Connection) -> String {
+        let columns: usize = connection
+            .query_row("SELECT count(*) FROM pragma_table_info('vms')", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        let later = ", NULL".repeat(columns - 22);
+        format!("{}{later})", OLD_ROW.trim_end_matches(')'))
+    }
+
     const OLD_ROW: &str = "INSERT INTO vms VALUES ('00000000000000000000000000000001', 'a', 1,
         '{\"name\":\"a\",\"image\":\"i\",\"kernel\":null,\"vcpus\":1,\"memory_mib\":512,
           \"disk_bytes\":1,\"engine\":\"auto\",\"network\":\"public\",\"env\":{},\"labels\":{}}',
@@ -51,13 +63,14 @@ mod tests {
             for (number, migration) in (1..=version).zip(MIGRATIONS) {
                 apply(&mut connection, number, migration).unwrap();
             }
-            connection.execute(OLD_ROW, []).unwrap();
+            connection.execute(&old_row(&connection), []).unwrap();
             drop(connection);
             let seen = Store::open_read_only(&path).unwrap().unwrap().vms().unwrap();
             let store = Store::open(&path).unwrap();
             let vms = store.vms().unwrap();
             assert_eq!((&seen, vms.len()), (&vms, 1), "from version {version}");
             assert_eq!((vms[0].ssh_port, vms[0].slot), (4242, None));
+            assert_eq!(vms[0].workspace, None);
             assert_eq!(store.quick_check().unwrap(), None);
         }
     }
