@@ -53,6 +53,7 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, and it is made once")]
 enum Vm {
     Run(vm::run::Run),
     Create(vm::create::Create),

@@ -81,6 +81,10 @@ fn text(error: &dyn std::error::Error) -> String {
 }
 
 fn bounded(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_TEXT));
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
     text
 }

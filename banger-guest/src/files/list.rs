@@ -18,7 +18,7 @@ pub(super) fn read(input: &mut impl BufRead, length: u64) -> Result<Vec<u8>, Ref
     }
     let mut list = Vec::new();
     input.take(length).read_to_end(&mut list)?;
-    if list.len() as u64 != length || !list.last().is_none_or(|last| *last == 0) {
+    if list.len() as u64 != length || list.last().is_some_and(|last| *last != 0) {
         return Err(bad("The list of paths ends early"));
     }
     Ok(list)

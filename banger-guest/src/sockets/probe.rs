@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// For each of the two questions. A server on the same machine that answers takes milliseconds.
 const LIMIT: Duration = Duration::from_millis(150);
 const HEAD: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
-const ANSWER: usize = 5;
+const ANSWER: usize = 6;
 
 /// Asks; `None` when it is neither or does not answer in time.
 pub(super) async fn probe(address: IpAddr, port: u16) -> Option<Scheme> {
@@ -34,11 +34,12 @@ async fn ask(target: SocketAddr, question: &[u8]) -> Option<Scheme> {
     timeout(LIMIT, asking).await.ok()?
 }
 
-/// A handshake or an alert of any version of TLS (RFC 8446, section 5.1), or a status line.
+/// A server's greeting or an alert of any version of TLS (RFC 8446, sections 4 and 5.1), or a status
+/// line. Who sends back what he gets sends a client's greeting.
 fn scheme_of(answer: [u8; ANSWER]) -> Option<Scheme> {
     match answer {
-        [21 | 22, 3, 0..=4, ..] => Some(Scheme::Https),
-        [b'H', b'T', b'T', b'P', b'/'] => Some(Scheme::Http),
+        [22, 3, 0..=4, _, _, 2] | [21, 3, 0..=4, ..] => Some(Scheme::Https),
+        [b'H', b'T', b'T', b'P', b'/', _] => Some(Scheme::Http),
         _ => None,
     }
 }
@@ -112,6 +113,8 @@ mod tests {
         assert_eq!(found(&[21, 3, 1, 0, 2, 2, 40]).await, Some(Scheme::Https));
         assert_eq!(found(b"HTTP/1.1 400 Bad Request\r\n").await, Some(Scheme::Http));
         assert_eq!(found(b"SSH-2.0-x\r\n").await, None);
+        // What an echo answers to the question about TLS.
+        assert_eq!(found(&[22, 3, 1, 0, 80, 1]).await, None);
         assert_eq!(found(b"").await, None);
     }
 

@@ -1,6 +1,6 @@
 //! A manager and a VM for tests of the bus: each answers as little as it can.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use banger_bus::api::{Caller, ImageApi, JobPath, KernelApi, ManagerApi, VmApi};
 use banger_bus::{
-    CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ExportOptions, ImageInfo,
-    ImportKernelOptions, JobOutcome, KernelInfo, LogOptions, PruneOptions, PullOptions, RegisterOptions,
-    Result, StartOptions, StopOptions, VmInfo, path,
+    CopyOptions, CreateOptions, DeleteOptions, Error, ErrorKind, ExecOptions, ExportOptions, ImageInfo,
+    ImportKernelOptions, JobOutcome, KernelInfo, ListeningPort, LogOptions, PruneOptions, PullOptions,
+    RegisterOptions, Result, SetOptions, StartOptions, StopOptions, VmInfo, WorkspaceExportOptions,
+    WorkspaceOptions, path,
 };
 use tokio::sync::mpsc;
 use zbus::connection::Builder;
@@ -163,6 +164,10 @@ impl ManagerApi for FakeManager {
     async fn defaults(&self) -> Result<Vec<(String, String, String)>> {
         no()
     }
+
+    async fn list_workspace(&self, _: Caller, _: String, _: WorkspaceOptions, _: OwnedFd) -> Result<JobPath> {
+        no()
+    }
 }
 
 #[async_trait]
@@ -204,6 +209,50 @@ impl VmApi for FakeVm {
     }
 
     async fn open_log(&self, _: Caller, _: LogOptions) -> Result<OwnedFd> {
+        no()
+    }
+
+    async fn prepare_workspace(&self, _: Caller, _: String, _: WorkspaceOptions) -> Result<JobPath> {
+        no()
+    }
+
+    async fn check_workspace(&self) -> Result<(bool, String)> {
+        no()
+    }
+
+    async fn export_workspace(&self, _: Caller, _: WorkspaceExportOptions) -> Result<JobPath> {
+        no()
+    }
+
+    async fn copy_in(&self, _: Caller, _: String, _: String, _: CopyOptions) -> Result<JobPath> {
+        no()
+    }
+
+    async fn copy_out(&self, _: Caller, _: String, _: String, _: CopyOptions) -> Result<JobPath> {
+        no()
+    }
+
+    async fn list_ports(&self) -> Result<Vec<ListeningPort>> {
+        no()
+    }
+
+    async fn stats(&self) -> Result<HashMap<String, u64>> {
+        no()
+    }
+
+    async fn publish_port(&self, _: u16, _: u16) -> Result<u16> {
+        no()
+    }
+
+    async fn unpublish_port(&self, _: u16) -> Result<()> {
+        no()
+    }
+
+    async fn set(&self, _: SetOptions) -> Result<Vec<String>> {
+        no()
+    }
+
+    async fn rename(&self, _: String) -> Result<()> {
         no()
     }
 }

@@ -60,7 +60,6 @@ pub(crate) async fn ask<T: DeserializeOwned>(agent: &Arc<Agent>, request: &Reque
 ///
 /// # Errors
 /// When the agent does not answer, or refuses, or there are too many paths.
-#[cfg_attr(not(test), allow(dead_code, reason = "a workspace's second sync asks"))]
 pub(crate) async fn stat(agent: &Arc<Agent>, root: &str, paths: &[PathBuf]) -> Result<Vec<Option<Stat>>> {
     let mut found = Vec::with_capacity(paths.len());
     // An answer is bounded, so long lists are several questions.
@@ -427,10 +426,12 @@ fn failed(line: &[u8]) -> Error {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn pack_error(error: banger_files::Error) -> Error {
     files_error(&error, ErrorKind::Failed)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unpack_error(error: banger_files::Error) -> Error {
     files_error(&error, ErrorKind::BadGuest)
 }

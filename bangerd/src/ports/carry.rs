@@ -25,10 +25,9 @@ pub(super) async fn carry(agent: &Arc<Agent>, stream: TcpStream, from: SocketAdd
         let (read, write) = channel.split();
         let (own_read, own_write) = stream.into_split();
         let sending = async {
-            match send(own_read, &write).await {
+            if send(own_read, &write).await {
                 // The other direction goes on, and says when all is over.
-                true => std::future::pending().await,
-                false => {}
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

@@ -97,13 +97,19 @@ impl Out<'_> {
     async fn commits(&self, to: Option<String>, force: bool) -> Result<Vec<String>> {
         self.ctx.stage("Asking the guest for commits");
         let base = self.base()?.to_owned();
+        self.check_head(&base).await?;
         let branches = self.branches(&base).await?;
         if branches.is_empty() {
             return Ok(Vec::new());
         }
+        let full: Vec<_> = branches
+            .iter()
+            .map(|branch| format!("{BRANCHES}{branch}"))
+            .collect();
         let bundle = tempfile::NamedTempFile::new().map_err(|e| cannot_write(&std::env::temp_dir(), &e))?;
         let mut argv = vec!["git", "bundle", "create", "-q", "-"];
-        argv.extend(branches.iter().map(String::as_str));
+        // In full: a tag may have the same short name.
+        argv.extend(full.iter().map(String::as_str));
         argv.extend(["--not", &base]);
         let file = bundle.reopen().map_err(|e| cannot_write(bundle.path(), &e))?;
         self.ctx.stage("Fetching commits");
@@ -129,32 +135,42 @@ impl Out<'_> {
             .collect())
     }
 
+    /// Commits that are on no branch would be left behind without a word.
+    async fn check_head(&self, base: &str) -> Result<()> {
+        let on_branch = self.ask(&["git", "symbolic-ref", "-q", "HEAD"]).await?.0;
+        if on_branch.status != 1 {
+            return good(&on_branch);
+        }
+        let new = ["git", "for-each-ref", "--count=1", "--contains=HEAD", BRANCHES];
+        let (ended, holder) = self.ask(&new).await?;
+        good(&ended)?;
+        let (ended, head) = self.ask(&["git", "rev-parse", "HEAD"]).await?;
+        good(&ended)?;
+        if head.trim() == base || !holder.trim().is_empty() {
+            return Ok(());
+        }
+        let text = format!("The commits in {} are on no branch", self.workspace.guest_path);
+        Err(Error::new(ErrorKind::WrongState, text)
+            .hint("Make one for them in the guest: `git switch -c NAME`."))
+    }
+
+    async fn ask(&self, argv: &[&str]) -> Result<(Ended, String)> {
+        run::output(&self.agent, self.ctx, argv, &self.workspace.guest_path, MAX_LIST).await
+    }
+
     /// The guest's branches that have something new, the checked-out one first.
     async fn branches(&self, base: &str) -> Result<Vec<String>> {
-        let format = "--format=%(HEAD)%(objectname) %(refname)";
-        let (ended, text) = run::output(
-            &self.agent,
-            self.ctx,
-            &["git", "for-each-ref", format, BRANCHES],
-            &self.workspace.guest_path,
-            MAX_LIST,
-        )
-        .await?;
+        let (format, new) = ("--format=%(HEAD)%(refname)", format!("--no-merged={base}"));
+        let (ended, text) = self.ask(&["git", "for-each-ref", format, &new, BRANCHES]).await?;
         good(&ended)?;
         let mut branches = Vec::new();
         for line in text.lines() {
             let current = line.starts_with('*');
-            let branch = line.get(1..).and_then(|line| line.split_once(' '));
-            let branch = branch.and_then(|(commit, name)| Some((commit, name.strip_prefix(BRANCHES)?)));
-            let Some((commit, branch)) = branch else {
-                return Err(bad_guest("a list of branches that is not understood"));
-            };
+            let branch = line.get(1..).and_then(|name| name.strip_prefix(BRANCHES));
+            let branch = branch.ok_or_else(|| bad_guest("a list of branches that is not understood"))?;
             check_branch(branch).map_err(|_| bad_guest("a branch whose name cannot be one"))?;
-            match (commit == base, current) {
-                (true, _) => {}
-                (false, true) => branches.insert(0, branch.to_owned()),
-                (false, false) => branches.push(branch.to_owned()),
-            }
+            let at = if current { 0 } else { branches.len() };
+            branches.insert(at, branch.to_owned());
         }
         if branches.len() > MAX_BRANCHES {
             return Err(bad_guest("too many branches"));
@@ -168,7 +184,17 @@ impl Out<'_> {
         let mut options = fs::OpenOptions::new();
         let target = options.write(true).create_new(true).mode(0o644).open(file);
         let target = target.map_err(|e| cannot_write(file, &e))?;
-        let argv = ["git", "diff", "--binary", "--no-color", "--no-ext-diff", base];
+        let argv = [
+            "git",
+            "diff",
+            "--binary",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+            base,
+        ];
         let done = self
             .git_to(&argv, target, MAX_PATCH)
             .await

@@ -32,12 +32,15 @@ const MAX_NAMED: usize = 10;
 pub(crate) async fn prepare(
     vm: &Arc<Vm>,
     agent: Arc<Agent>,
-    request: Request,
+    mut request: Request,
     ctx: &JobContext,
 ) -> Result<JobOutcome> {
     let _turn = vm.workspace_turn()?;
     ctx.stage("Reading the repository");
     let known = vm.workspace();
+    if let Some(known) = &known {
+        request.go_on_from(known);
+    }
     let known_path = known.as_ref().map(|known| known.guest_path.clone());
     let guest_path = request
         .guest_path

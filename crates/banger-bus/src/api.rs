@@ -29,7 +29,6 @@ pub type JobPath = OwnedObjectPath;
 
 /// `org.banger.Manager`.
 #[async_trait]
-#[allow(unused_variables, reason = "until every default is gone")]
 pub trait ManagerApi: Send + Sync + 'static {
     fn version(&self) -> String;
     fn commit(&self) -> String;
@@ -66,14 +65,11 @@ pub trait ManagerApi: Send + Sync + 'static {
         path: String,
         options: WorkspaceOptions,
         output: OwnedFd,
-    ) -> Result<JobPath> {
-        Err(missing())
-    }
+    ) -> Result<JobPath>;
 }
 
 /// `org.banger.VM`.
 #[async_trait]
-#[allow(unused_variables, reason = "until every default is gone")]
 pub trait VmApi: Send + Sync + 'static {
     /// The state as it is now. Must not block.
     fn info(&self) -> VmInfo;
@@ -97,55 +93,33 @@ pub trait VmApi: Send + Sync + 'static {
         caller: Caller,
         path: String,
         options: WorkspaceOptions,
-    ) -> Result<JobPath> {
-        Err(missing())
-    }
+    ) -> Result<JobPath>;
     /// Whether the repository has moved on since, and its commit now (empty when that cannot be told).
-    async fn check_workspace(&self) -> Result<(bool, String)> {
-        Err(missing())
-    }
-    async fn export_workspace(&self, caller: Caller, options: WorkspaceExportOptions) -> Result<JobPath> {
-        Err(missing())
-    }
+    async fn check_workspace(&self) -> Result<(bool, String)>;
+    async fn export_workspace(&self, caller: Caller, options: WorkspaceExportOptions) -> Result<JobPath>;
     async fn copy_in(
         &self,
         caller: Caller,
         source: String,
         target: String,
         options: CopyOptions,
-    ) -> Result<JobPath> {
-        Err(missing())
-    }
+    ) -> Result<JobPath>;
     async fn copy_out(
         &self,
         caller: Caller,
         source: String,
         target: String,
         options: CopyOptions,
-    ) -> Result<JobPath> {
-        Err(missing())
-    }
-    async fn list_ports(&self) -> Result<Vec<ListeningPort>> {
-        Err(missing())
-    }
+    ) -> Result<JobPath>;
+    async fn list_ports(&self) -> Result<Vec<ListeningPort>>;
     /// Key and value: numbers of the names that `org.banger.VM.Stats` lists.
-    async fn stats(&self) -> Result<HashMap<String, u64>> {
-        Err(missing())
-    }
+    async fn stats(&self) -> Result<HashMap<String, u64>>;
     /// The port of the host, which the kernel chooses for 0.
-    async fn publish_port(&self, guest: u16, host: u16) -> Result<u16> {
-        Err(missing())
-    }
-    async fn unpublish_port(&self, host: u16) -> Result<()> {
-        Err(missing())
-    }
+    async fn publish_port(&self, guest: u16, host: u16) -> Result<u16>;
+    async fn unpublish_port(&self, host: u16) -> Result<()>;
     /// The names of what takes effect with the next start.
-    async fn set(&self, options: SetOptions) -> Result<Vec<String>> {
-        Err(missing())
-    }
-    async fn rename(&self, name: String) -> Result<()> {
-        Err(missing())
-    }
+    async fn set(&self, options: SetOptions) -> Result<Vec<String>>;
+    async fn rename(&self, name: String) -> Result<()>;
 }
 
 /// `org.banger.Image`.
@@ -200,10 +174,6 @@ impl Caller {
         // An error means that the bus is gone, and the caller with it.
         let _ = bus_name_gone(&self.connection, &sender).await;
     }
-}
-
-fn missing() -> crate::Error {
-    crate::Error::new(crate::ErrorKind::Failed, "This daemon cannot do that")
 }
 
 /// Resolves when `sender`, a unique name, is not on the bus any more.
