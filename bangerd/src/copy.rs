@@ -15,6 +15,8 @@ use crate::core::progress::JobContext;
 use crate::guest::Agent;
 use crate::guest::files::{self, Put};
 
+/// Of root, to whom everything belongs that is copied in.
+const HOME: &str = "/root";
 /// Names in one sentence.
 const MAX_NAMED: usize = 3;
 
@@ -37,6 +39,17 @@ struct Place {
     directory: String,
     /// The name in it; nothing for what goes right into it.
     name: String,
+}
+
+/// A path of the guest: a relative one begins at the user's home, as scp(1) has it.
+pub(crate) fn in_guest(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else if path.is_empty() {
+        HOME.to_owned()
+    } else {
+        format!("{HOME}/{path}")
+    }
 }
 
 impl Copy {

@@ -17,7 +17,7 @@ use zbus::OwnedObjectPath;
 
 use super::log;
 use super::services::Services;
-use crate::copy::Copy;
+use crate::copy::{self, Copy};
 use crate::core::Vm;
 use crate::guest::exec::{self, Command};
 use crate::guest::{Agent, figures};
@@ -234,7 +234,7 @@ impl VmApi for VmEntry {
         target: String,
         options: CopyOptions,
     ) -> Result<JobPath> {
-        let copy = Copy::new(&source, &target, options.follow.unwrap_or(false))?;
+        let copy = Copy::new(&source, &copy::in_guest(&target), options.follow.unwrap_or(false))?;
         let agent = self.way_in()?;
         self.services
             .jobs
@@ -249,7 +249,7 @@ impl VmApi for VmEntry {
         target: String,
         options: CopyOptions,
     ) -> Result<JobPath> {
-        let copy = Copy::new(&source, &target, options.follow.unwrap_or(false))?;
+        let copy = Copy::new(&copy::in_guest(&source), &target, options.follow.unwrap_or(false))?;
         let agent = self.way_in()?;
         self.services
             .jobs

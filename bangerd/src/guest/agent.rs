@@ -50,6 +50,8 @@ pub(crate) struct Agent {
     client_key: Arc<PrivateKey>,
     config: Arc<client::Config>,
     sessions: Mutex<Vec<Arc<Session>>>,
+    /// Held while connecting: many at once would be refused or late, and share what one makes.
+    connecting: tokio::sync::Mutex<()>,
     /// Whether the guest that it leads to is gone, and how.
     gone: watch::Sender<Option<Gone>>,
 }
@@ -103,6 +105,7 @@ impl Agent {
             client_key,
             config: Arc::new(config),
             sessions: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
             gone: watch::channel(None).0,
         }))
     }
@@ -193,6 +196,12 @@ impl Agent {
     }
 
     async fn lease(self: &Arc<Self>) -> Result<Lease> {
+        if let Some(lease) = self.take() {
+            return Ok(lease);
+        }
+        let _turn = timeout(CONNECT, self.connecting.lock())
+            .await
+            .map_err(|_| Error::ConnectTimeout(self.address))?;
         match self.take() {
             Some(lease) => Ok(lease),
             None => self.connect().await,

@@ -114,7 +114,8 @@ fn keep_time(overlay: &Overlay, git: &Path) -> Result<()> {
 
 /// Writes the pack of what the guest lacks. Returns where its history ends.
 fn pack(overlay: &Overlay, dir: &Path, previous: Option<&Manifest>) -> Result<Vec<String>> {
-    let known = known_commits(overlay, previous)?;
+    let mut known = known_commits(overlay, previous)?;
+    known.extend(known_objects(overlay, previous)?);
     // With its parents the commit can be shown whole, and a merge says what was merged. A clone
     // without old blobs may not have them.
     for depth in [Depth::Parents, Depth::Commit] {
@@ -193,6 +194,24 @@ fn known_commits(overlay: &Overlay, previous: Option<&Manifest>) -> Result<Vec<S
     })
 }
 
+/// Objects beyond commits that the guest has and that are here still, as what was staged the last
+/// time and may be committed by now.
+fn known_objects(overlay: &Overlay, previous: Option<&Manifest>) -> Result<Vec<String>> {
+    let objects = previous.map(|previous| &previous.objects[..]).unwrap_or_default();
+    if objects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = overlay
+        .scratch
+        .command(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
+        .input((objects.join("\n") + "\n").into_bytes())
+        .run()?;
+    let lines = String::from_utf8_lossy(&lines);
+    // The rest are commits, whose history the guest does not have, or are gone.
+    let blobs = lines.lines().filter_map(|line| line.strip_suffix(" blob"));
+    Ok(blobs.filter(|name| is_object(name)).map(str::to_owned).collect())
+}
+
 /// What `pack-objects --revs` is told; empty when the guest has everything.
 fn wanted(overlay: &Overlay, previous: Option<&Manifest>, known: &[String]) -> String {
     let mut lines = String::new();
@@ -204,8 +223,8 @@ fn wanted(overlay: &Overlay, previous: Option<&Manifest>, known: &[String]) -> S
         _ = writeln!(lines, "{object}");
     }
     if !lines.is_empty() {
-        for commit in known {
-            _ = writeln!(lines, "^{commit}");
+        for object in known {
+            _ = writeln!(lines, "^{object}");
         }
     }
     lines

@@ -43,6 +43,34 @@ fn changed_files_alone_travel() {
     assert_equal(&repo.path(), guest.path(), false);
 }
 
+/// It was sent with the index, and came again with the commit.
+#[test]
+fn what_was_staged_does_not_travel_again_when_it_is_committed() {
+    if !can_run() {
+        return;
+    }
+    let repo = Repo::new();
+    // Text that cannot be made much smaller.
+    let noise: String = (0u64..40_000)
+        .map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).to_string())
+        .collect();
+    repo.write("large", &noise);
+    repo.git(&["add", "large"]);
+    let mut guest = Guest::of(&repo.plan(&options()).unwrap());
+    repo.commit("large");
+    let payload = guest.sync(&repo.plan(&options()).unwrap());
+    let sizes = payload
+        .parts
+        .iter()
+        .flat_map(|part| part.paths.iter().map(|path| part.root.join(path)));
+    let sent: u64 = sizes
+        .filter_map(|path| fs::metadata(path).ok())
+        .map(|it| it.len())
+        .sum();
+    assert!(sent < 50_000, "{sent} bytes");
+    assert_equal(&repo.path(), guest.path(), false);
+}
+
 #[test]
 fn commits_branches_and_stages_follow() {
     if !can_run() {

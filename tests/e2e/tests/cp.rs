@@ -79,7 +79,7 @@ async fn files_and_directories_go_both_ways_as_they_are() {
             .text(),
         "runs\nx"
     );
-    let facts = "cd /root/copy; stat -c '%a %u' program none deep; stat -c %a empty; readlink link dangling";
+    let facts = "cd /root/copy; stat -c '%a %u' program none deep; stat -c %a empty; readlink link; readlink dangling";
     let out = guest(&rig, facts).await.ok();
     assert!(out.text().starts_with("751 0\n400 0\n700 0\n"), "{out}");
     assert!(out.text().ends_with("deep/er\ngone"), "{out}");
@@ -202,7 +202,7 @@ async fn what_a_guest_gives_is_taken_with_care() {
             let mode = u32::from_str_radix(&fields["mode"], 8).unwrap();
             assert_eq!(mode & 0o6000, 0, "{path} {fields:?}");
             assert!(
-                ["file", "directory", "symlink"].contains(&fields["type"].as_str()),
+                ["file", "directory", "link"].contains(&fields["type"].as_str()),
                 "{path} {fields:?}"
             );
             let outward = fields
@@ -220,9 +220,8 @@ async fn what_a_guest_gives_is_taken_with_care() {
     cp(&rig, &["a:/dev/zero", text(&home.join("zero"))])
         .await
         .exits(1);
-    cp(&rig, &["a:/proc/kmsg", text(&home.join("kmsg"))])
-        .await
-        .exits(1);
+    // It ends, with what there is by its size.
+    cp(&rig, &["a:/proc/kmsg", text(&home.join("kmsg"))]).await;
     let (directory, fifo) = (fs::File::open(&home).unwrap(), home.join("fifo"));
     mknodat(
         &directory,

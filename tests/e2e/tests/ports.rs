@@ -168,7 +168,8 @@ async fn what_listens_in_a_guest_is_listed_and_published() {
 
     // Many at once, and one that breaks off.
     let asked = futures_util::future::join_all((0..30).map(|_| get(first))).await;
-    assert!(asked.iter().all(Option::is_some));
+    let answered = asked.iter().flatten().count();
+    assert_eq!(answered, asked.len());
     drop(TcpStream::connect(("127.0.0.1", first)).await.unwrap());
 
     rig.banger(["vm", "port", "remove", "a", &first.to_string()])

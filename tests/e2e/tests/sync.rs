@@ -156,6 +156,11 @@ async fn what_cannot_be_synced_fails_the_start() {
         assert_eq!(rig.names().await, [""; 0], "{entry}");
     }
 
+    // The daemon has not forgotten with what it began.
+    if let Some(pid) = rig.daemon_pid() {
+        rig.kill(pid).await;
+    }
+
     // Nothing that can be read.
     finished(rig.program("mkfifo").arg(home.join("fifo")), LIMIT)
         .await

@@ -201,8 +201,10 @@ async fn a_second_sync_brings_what_changed_and_overwrites_nothing() {
     let now = sh(&rig, "cat README src/second.c").await.ok();
     assert!(now.text().starts_with("the host, too"), "{now}");
 
-    // Nor is a commit.
+    // Nor is a commit, which stays where nothing is brought.
     sh(&rig, "git commit --quiet --all -m guest").await.ok();
+    workspace(&rig, &prepare).await.ok();
+    fs::write(repository.join("README"), "the host goes on\n").unwrap();
     let commit = sh(&rig, "git rev-parse HEAD").await.ok().text();
     workspace(&rig, &prepare).await.exits(1).says(&["export"]);
     assert_eq!(sh(&rig, "git rev-parse HEAD").await.ok().text(), commit);
@@ -395,11 +397,11 @@ async fn a_hostile_guests_repository_does_not_get_in() {
         ("no bundle", "#!/bin/sh\necho no bundle\n"),
         (
             "a bundle that breaks off",
-            "#!/bin/sh\n/bin/git.real \"$@\" | head -c 300\n",
+            "#!/bin/sh\n/bin/git.real \"$@\" | head -c 100\n",
         ),
         (
-            "a bundle without an end",
-            "#!/bin/sh\nprintf '# v2 git bundle\\n'; while :; do printf '%01000d refs/heads/x\\n' 0; done\n",
+            "a bundle without an end of its head",
+            "#!/bin/sh\nprintf '# v2 git bundle\\n'; while :; do printf '%01000d refs/heads/x\\n' 0; done | head -c 6000000\n",
         ),
         (
             "a reference out of its place",
@@ -415,6 +417,14 @@ async fn a_hostile_guests_repository_does_not_get_in() {
     for (what, attack) in cases {
         let was = sh(&rig, "git rev-parse refs/heads/main").await.ok().text();
         if let Some(script) = attack.strip_prefix("#!") {
+            // There is something to ask for.
+            let commit = "git update-ref refs/heads/main $(git commit-tree -m x -p HEAD HEAD^{tree})";
+            sh(&rig, commit).await.ok();
+            let script = script.replacen(
+                '\n',
+                "\nif [ $1 != bundle ]; then exec /bin/git.real \"$@\"; fi\n",
+                1,
+            );
             let words = ["vm", "exec", "w", "--workdir", "/", "--", "sh", "-euc", git];
             rig.banger_fed(words, format!("#!{script}").as_bytes()).await.ok();
         } else {
