@@ -20,6 +20,7 @@ mod systemd;
 pub mod trace;
 pub mod tree;
 mod watch;
+pub mod workspace;
 
 pub use audit::Audit;
 pub use bus::Bus;
