@@ -23,9 +23,12 @@ pub(super) struct Bare {
 
 impl Bare {
     pub(super) async fn of(rig: &Rig) -> Self {
-        finished(&mut rig.new_vm("create", DEBIAN, &["model"]), LIMIT)
-            .await
-            .ok();
+        finished(
+            &mut rig.new_vm("create", DEBIAN, &["--disk-size", crate::DISK, "model"]),
+            LIMIT,
+        )
+        .await
+        .ok();
         let vm = rig.show("model").await;
         let proc = PathBuf::from(format!("/proc/{}", vm["pid"]));
         let dir = rig.dir().join("bare");

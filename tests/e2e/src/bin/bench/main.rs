@@ -14,6 +14,8 @@ use banger_e2e::{Content, DEBIAN, Rig, finished};
 
 use bare::Bare;
 
+/// Of each VM's disk: what the nested machine has room for.
+pub(crate) const DISK: &str = "2G";
 const LIMIT: Duration = Duration::from_secs(300);
 /// Unless `BANGER_BENCH_ROUNDS` says otherwise.
 const ROUNDS: usize = 5;
@@ -106,9 +108,12 @@ fn machine() {
 
 async fn run_once(rig: &Rig) -> Duration {
     let start = Instant::now();
-    finished(&mut rig.new_vm("run", DEBIAN, &["--rm", "--", "true"]), LIMIT)
-        .await
-        .ok();
+    finished(
+        &mut rig.new_vm("run", DEBIAN, &["--disk-size", DISK, "--rm", "--", "true"]),
+        LIMIT,
+    )
+    .await
+    .ok();
     start.elapsed()
 }
 
@@ -131,9 +136,12 @@ async fn run(rig: &Rig) -> Row {
 async fn ready(rig: &Rig) -> Row {
     let bare = Bare::of(rig).await;
     let (_, uptime) = bare.boot().await;
-    finished(&mut rig.new_vm("create", DEBIAN, &["sshd"]), LIMIT)
-        .await
-        .ok();
+    finished(
+        &mut rig.new_vm("create", DEBIAN, &["--disk-size", DISK, "sshd"]),
+        LIMIT,
+    )
+    .await
+    .ok();
     let script = "busctl --watch-bind=true status >/dev/null; systemctl is-system-running --wait >/dev/null; systemctl show ssh.service -P ActiveEnterTimestampMonotonic";
     let out = rig.banger(["vm", "exec", "sshd", "--", "sh", "-c", script]).await;
     let sshd = Duration::from_micros(out.text().trim().parse().unwrap_or(0));
@@ -147,9 +155,12 @@ async fn ready(rig: &Rig) -> Row {
 }
 
 async fn exec(rig: &Rig) -> Row {
-    finished(&mut rig.new_vm("create", DEBIAN, &["exec"]), LIMIT)
-        .await
-        .ok();
+    finished(
+        &mut rig.new_vm("create", DEBIAN, &["--disk-size", DISK, "exec"]),
+        LIMIT,
+    )
+    .await
+    .ok();
     // The image's services are up, and no longer in the way.
     let script = "busctl --watch-bind=true status >/dev/null; systemctl is-system-running --wait";
     rig.banger(["vm", "exec", "exec", "--", "sh", "-c", script]).await;
@@ -206,9 +217,12 @@ async fn host_work(rig: &Rig) -> Row {
     let mut ours = Vec::new();
     for _ in 0..rounds() {
         let start = Instant::now();
-        finished(&mut rig.new_vm("create", DEBIAN, &["--no-start", "w"]), LIMIT)
-            .await
-            .ok();
+        finished(
+            &mut rig.new_vm("create", DEBIAN, &["--disk-size", DISK, "--no-start", "w"]),
+            LIMIT,
+        )
+        .await
+        .ok();
         rig.banger(["vm", "start", "--quiet", "w"]).await.ok();
         let up = start.elapsed();
         let vm = rig.show("w").await;

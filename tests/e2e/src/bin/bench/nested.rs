@@ -6,16 +6,24 @@ use std::time::Duration;
 use banger_e2e::{Content, DEBIAN, Nested};
 use serde_json::Value;
 
-use super::{ROWS, Row, rounds};
+use super::{DISK, ROWS, Row, rounds};
 
-/// Runs this program in the machine for each of its rows: each is one script within the rig's
-/// limit. Then system mode, where there is a Firecracker. None where the machine cannot be had.
+/// System mode, where there is a Firecracker. Then this program in the machine for each of its
+/// rows: each is one script within the rig's limit. None where the machine cannot be had.
 pub(super) async fn run() {
     let Some(mut machine) = Nested::boot_with(Content::Debian).await else {
         return;
     };
     let own = std::env::current_exe().expect("a program knows itself");
     machine.put(&own, "/opt/banger/bench").await;
+    match std::env::var_os("FIRECRACKER_BIN").map(PathBuf::from) {
+        Some(binary) => {
+            machine.install().await;
+            machine.put(&binary, "/usr/local/lib/banger/firecracker").await;
+            system(&mut machine).await;
+        }
+        None => println!("skipped: no firecracker (give its path in FIRECRACKER_BIN)"),
+    }
     println!("User mode, in the nested machine:\n");
     super::head();
     for row in ROWS {
@@ -37,19 +45,12 @@ pub(super) async fn run() {
             println!("no figure of {row}: {out}");
         }
     }
-    match std::env::var_os("FIRECRACKER_BIN").map(PathBuf::from) {
-        Some(binary) => {
-            machine.install().await;
-            machine.put(&binary, "/usr/local/lib/banger/firecracker").await;
-            system(&mut machine).await;
-        }
-        None => println!("\nskipped: no firecracker (give its path in FIRECRACKER_BIN)"),
-    }
     machine.end().await;
 }
 
 async fn system(machine: &mut Nested) {
-    let options = format!("--quiet --image {DEBIAN} --vcpu 1 --memory 512M --engine firecracker");
+    let options =
+        format!("--quiet --disk-size {DISK} --image {DEBIAN} --vcpu 1 --memory 512M --engine firecracker");
     let run = format!("vm run {options} --rm -- true");
     // The first run makes what every later one shares.
     machine.alice(&run).await.ok();
