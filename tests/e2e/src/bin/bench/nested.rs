@@ -8,22 +8,14 @@ use serde_json::Value;
 
 use super::{DISK, ROWS, Row, rounds};
 
-/// System mode, where there is a Firecracker. Then this program in the machine for each of its
-/// rows: each is one script within the rig's limit. None where the machine cannot be had.
+/// Runs this program in the machine for each of its rows: each is one script within the rig's limit.
+/// Then system mode, where there is a Firecracker: once it is on, there is no user mode. None where the machine cannot be had.
 pub(super) async fn run() {
     let Some(mut machine) = Nested::boot_with(Content::Debian).await else {
         return;
     };
     let own = std::env::current_exe().expect("a program knows itself");
     machine.put(&own, "/opt/banger/bench").await;
-    match std::env::var_os("FIRECRACKER_BIN").map(PathBuf::from) {
-        Some(binary) => {
-            machine.install().await;
-            machine.put(&binary, "/usr/local/lib/banger/firecracker").await;
-            system(&mut machine).await;
-        }
-        None => println!("skipped: no firecracker (give its path in FIRECRACKER_BIN)"),
-    }
     println!("User mode, in the nested machine:\n");
     super::head();
     for row in ROWS {
@@ -44,6 +36,14 @@ pub(super) async fn run() {
         } else {
             println!("no figure of {row}: {out}");
         }
+    }
+    match std::env::var_os("FIRECRACKER_BIN").map(PathBuf::from) {
+        Some(binary) => {
+            machine.install().await;
+            machine.put(&binary, "/usr/local/lib/banger/firecracker").await;
+            system(&mut machine).await;
+        }
+        None => println!("skipped: no firecracker (give its path in FIRECRACKER_BIN)"),
     }
     machine.end().await;
 }
