@@ -13,18 +13,8 @@ pub(super) async fn blocking<T: Send + 'static>(
     ctx: &JobContext,
     work: impl FnOnce(&Cancel) -> banger_workspace::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let cancel = Cancel::new();
-    let mut working = spawn_blocking({
-        let cancel = cancel.clone();
-        move || work(&cancel)
-    });
-    let done = tokio::select! {
-        done = &mut working => done,
-        () = ctx.cancelled() => {
-            cancel.cancel();
-            working.await
-        }
-    };
+    let cancel = ctx.cancel().blocking().clone();
+    let done = spawn_blocking(move || work(&cancel)).await;
     let stopped = |_| Error::new(ErrorKind::Failed, "Work on the workspace ended unexpectedly");
     done.map_err(stopped)?.map_err(on_bus)
 }

@@ -8,10 +8,11 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::Cancel;
 use crate::catalog::Word;
 use crate::error::{Error, Result, home};
 use crate::process::{APT_CACHE, APT_CONFIG, APT_GET, NO_SPACE, Tool, each_line};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::make_dir;
 
 /// The keys that Debian signs its archive with.

@@ -10,8 +10,8 @@ use banger_model::Size;
 use rustix::fs::{OFlags, SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
+use crate::Cancel;
 use crate::error::{Error, Result};
-use crate::progress::Cancel;
 
 /// Copied between two looks at whether to go on.
 const PIECE: u64 = 16 << 20;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use tempfile::{NamedTempFile, TempPath};
 
+use crate::Cancel;
 use crate::bundle::Verified;
 use crate::catalog::EngineEntry;
 use crate::error::{Error, Result};
 use crate::oci::Registry;
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 /// The largest program of an engine, in bytes: Firecracker has some 3 MiB.
 pub const MAX_PROGRAM: u64 = 64 << 20;

@@ -122,6 +122,12 @@ pub enum Error {
     },
 }
 
+impl From<banger_sys::cancel::Cancelled> for Error {
+    fn from(_: banger_sys::cancel::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 impl Error {
     /// Gives an I/O error its object; a full disk becomes [`Error::NoSpace`] with `needed`
     /// bytes.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::progress::Cancel;
+use crate::Cancel;
 
 /// Reads to the end of its input, which comes when whoever holds the other end is gone, and
 /// then takes the whole group with it.

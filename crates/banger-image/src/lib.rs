@@ -28,6 +28,7 @@ mod store;
 pub mod unpack;
 
 pub use apt::Mirrors;
+pub use banger_sys::cancel::Cancel;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::{Error, Result};
-pub use progress::{Cancel, NoProgress, Part, PartState, Progress};
+pub use progress::{NoProgress, Part, PartState, Progress};

@@ -36,10 +36,11 @@ pub use error::OciError;
 pub use reference::{Reference, ReferenceError};
 pub use retry::RetryPolicy;
 
+use crate::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::Compression;
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use cache::Store;
 use download::Downloads;
 use error::Failure;
@@ -191,7 +192,7 @@ fn hand_over(
 struct Driver {
     runtime: Option<Runtime>,
     cancelled: Arc<Notify>,
-    _cancelled: crate::progress::OnCancel,
+    _cancelled: banger_sys::cancel::OnCancel,
 }
 
 impl Driver {

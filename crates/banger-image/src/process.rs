@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::thread;
 
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::progress::Cancel;
 
 /// A program and the packages that have it.
 #[derive(Debug, Clone, Copy)]

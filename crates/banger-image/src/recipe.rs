@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use crate::Cancel;
 use crate::apt::{self, ARCHITECTURE, Mirrors};
 use crate::catalog::Recipe;
 use crate::error::{Error, Result, full};
 use crate::ext4::{self, Summary, WriteError, Writer};
 use crate::process::{APT_GET, MMDEBSTRAP, NEWUIDMAP, UNSHARE};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::{self, Build};
 
 /// What `mmdebstrap` does at the end, in the new root, which is `$1`. What makes a machine

@@ -12,9 +12,9 @@ use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::process::MMDEBSTRAP;
-use crate::progress::Cancel;
 use settle::State;
 
 /// Of nobody else: what has it and no lock is removed, in shared directories too.

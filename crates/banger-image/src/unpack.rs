@@ -26,12 +26,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 pub use child::run_child;
 pub use error::UnpackError;
 
+use crate::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result, home};
 use crate::ext4::{Seed, Summary};
 use crate::group::{Group, ready_in};
 use crate::layer::{Compression, Limits};
-use crate::progress::Cancel;
 use protocol::{Failure, Kind, Reply, Request, receive, send_message};
 
 /// What the child may map, in bytes. It is not meant to use a third of it.
@@ -269,7 +269,7 @@ impl Session {
     fn ended(&mut self) -> Error {
         let status = self.group.take().map(|group| group.wait_for(self.ending));
         if let Err(cancelled) = self.cancel.check() {
-            return cancelled;
+            return cancelled.into();
         }
         match status {
             Some(Ok(Some(status))) => UnpackError::ended(status).into(),

@@ -5,6 +5,7 @@
 //!
 //! This is the only crate that may contain `unsafe`; everything it offers is safe to call.
 
+pub mod cancel;
 pub mod clock;
 pub mod fail_point;
 pub mod file;

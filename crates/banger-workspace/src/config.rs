@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::git::{Git, Reach};
 use crate::read;

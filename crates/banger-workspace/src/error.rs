@@ -133,6 +133,12 @@ impl Error {
     }
 }
 
+impl From<banger_sys::cancel::Cancelled> for Error {
+    fn from(_: banger_sys::cancel::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 fn is_no_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::overlay::left_out;
 use crate::stat::{Found, Kind, Lookup, Stat};

@@ -11,7 +11,7 @@ use banger_sys::landlock::{Confinement, FileAccess, FileRule, restrict_self};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 
 /// Where a system keeps its programs. `PATH` is not asked: it may name places anybody writes to.

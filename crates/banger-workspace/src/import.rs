@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::git::Git;
 use crate::refs::{self, Value, check_branch, is_name, is_object};

@@ -3,7 +3,6 @@
 //!
 //! The code blocks; a [`Cancel`] stops it from another thread.
 
-mod cancel;
 mod config;
 mod error;
 mod full;
@@ -24,7 +23,7 @@ mod stat;
 mod state;
 mod tree;
 
-pub use cancel::Cancel;
+pub use banger_sys::cancel::Cancel;
 pub use error::{Error, ErrorKind, Result};
 pub use git::{Command, Done, Git};
 pub use manifest::Manifest;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::git::Git;

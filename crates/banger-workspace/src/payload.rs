@@ -1,12 +1,12 @@
 //! What is sent: everything the first time, what changed later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::guest_dir::{self, Made};
 use crate::manifest::Manifest;
@@ -125,15 +125,23 @@ impl Payload {
     /// has, in the order of [`Expected::files`]. What is there already, as after a sync that broke
     /// off, is no loss.
     pub fn conflicts(&self, found: &[Option<Stat>]) -> Vec<PathBuf> {
-        let there = |path: &Path| {
-            let wanted = self.expected.files.iter().position(|(other, _)| other == path);
-            wanted.and_then(|at| found.get(at).copied().flatten())
+        let unknown = std::iter::repeat(&None);
+        let there: BTreeMap<_, _> = self
+            .expected
+            .files
+            .iter()
+            .map(|(path, _)| path.as_path())
+            .zip(found.iter().chain(unknown))
+            .collect();
+        let is_there = |path: &PathBuf| {
+            let wanted = self.manifest.files.get(path);
+            let found = there.get(path.as_path()).and_then(|found| found.as_ref());
+            wanted
+                .zip(found)
+                .is_some_and(|(wanted, found)| is_same(wanted, found))
         };
         let mut conflicts = self.expected.conflicts(found);
-        conflicts.retain(|path| match (self.manifest.files.get(path), there(path)) {
-            (Some(wanted), Some(there)) => !is_same(wanted, &there),
-            _ => true,
-        });
+        conflicts.retain(|path| !is_there(path));
         conflicts
     }
 

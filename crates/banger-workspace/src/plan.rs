@@ -3,22 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::full;
 use crate::options::{Mode, Options};
 use crate::overlay::Overlay;
 use crate::repository::{self, Repository};
 use crate::stat::Stat;
-
-/// What mise reads, at the root of a workspace.
-const MISE: [&str; 5] = [
-    "mise.toml",
-    ".mise.toml",
-    ".tool-versions",
-    ".config/mise.toml",
-    "mise/config.toml",
-];
 
 /// A workspace as it will be in the guest.
 #[derive(Debug)]
@@ -94,10 +85,5 @@ impl Plan {
     /// The paths of the files that go in, in order, relative to the root.
     pub fn list(&self) -> impl Iterator<Item = &Path> {
         self.files.keys().map(PathBuf::as_path)
-    }
-
-    /// Whether mise would find something to install.
-    pub fn has_mise(&self) -> bool {
-        MISE.iter().any(|name| self.files.contains_key(Path::new(name)))
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::git::Git;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::cancel::Cancel;
+use crate::Cancel;
 use crate::error::{Error, Result};
 use crate::git::{Command, Git, Reach};
 use crate::read;

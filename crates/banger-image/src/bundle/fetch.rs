@@ -8,11 +8,12 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::{BundleError, Manifest, PIECE};
+use crate::Cancel;
 use crate::catalog::{BundleSource, Target};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::oci::Registry;
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::unpack::{UnpackError, Unpacker};
 
 /// A bundle whose size and digest were compared.

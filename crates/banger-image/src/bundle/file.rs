@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{BundleError, Content, Limits, Manifest, PIECE};
+use crate::Cancel;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::PREFIX;
 
 /// A bundle that was written.

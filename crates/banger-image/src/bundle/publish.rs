@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use super::{Content, Draft, Exported, Manifest, file_name};
+use crate::Cancel;
 use crate::catalog::{self, BundleUrl, Entry, Thing};
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 /// Where to publish, and how.
 #[derive(Debug, Clone, Copy)]

@@ -5,10 +5,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::{Image, ImageKernel, Kind, METADATA, Origin, Pull, ROOTFS, check_rootfs, directory, load};
+use crate::Cancel;
 use crate::bundle::{BundleError, Manifest, Verified};
 use crate::catalog::BundleSource;
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::{self, Build};
 
 /// Makes an image of a bundle. What the bundle says of itself must be what the catalogue asks

@@ -6,9 +6,10 @@ use std::path::Path;
 use banger_model::ImageName;
 
 use super::{Image, ImageKernel, Origin, check_rootfs, load};
+use crate::Cancel;
 use crate::bundle::{self, Content, Exported, ImageManifest, Manifest};
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 /// Writes an image as a bundle: to `file`, or when that is a directory into it under the name
 /// that the content has. What exists is replaced when `force`. A kernel of the user's own does

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use banger_model::{ImageName, KernelName};
 
 use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, directory, load};
+use crate::Cancel;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::ext4::Seed;
 use crate::oci::{Manifest, Reference, Registry};
-use crate::progress::{Cancel, Part, PartState, Progress};
+use crate::progress::{Part, PartState, Progress};
 use crate::store::{self, Build};
 use crate::unpack::{self, Session, Unpacker};
 

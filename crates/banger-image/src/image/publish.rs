@@ -6,10 +6,11 @@ use banger_model::ImageName;
 
 use super::export::Source;
 use super::{ImageKernel, load};
+use crate::Cancel;
 use crate::bundle::{self, Exported, Publish};
 use crate::catalog::Thing;
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 /// Writes an image as a bundle into a directory, and its entry into the catalogue there.
 ///

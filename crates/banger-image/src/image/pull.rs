@@ -8,11 +8,12 @@ use super::{
     Image, ImageKernel, Kind, METADATA, Origin, PullReference, ROOTFS, bundle, check_rootfs, directory, load,
     pull_reference,
 };
+use crate::Cancel;
 use crate::apt::Mirrors;
 use crate::catalog::{ImageEntry, ImageSource, Recipe, first_of};
 use crate::error::Result;
 use crate::oci::{Reference, Registry};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::recipe;
 use crate::store::{self, Build};
 use crate::unpack::Unpacker;

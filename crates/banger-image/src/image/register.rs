@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use banger_model::{ImageConfig, ImageName};
 
 use super::{Image, ImageKernel, Kind, METADATA, Origin, ROOTFS, check_rootfs, directory, load};
+use crate::Cancel;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::{self, Build};
 
 /// What to register.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use banger_model::ImageName;
 
 use super::{Image, Kind, METADATA, ROOTFS, directory, load};
+use crate::Cancel;
 use crate::disk;
 use crate::error::Result;
-use crate::progress::Cancel;
 use crate::store::{self, Build};
 
 /// Lists an image under a second name. Both have the same file, which nothing ever writes to;

@@ -7,10 +7,11 @@ use std::path::Path;
 use super::bzimage::{self, KernelError};
 use super::pull::{Pull, already_here, describe, write_file};
 use super::{CONFIG, Kernel, METADATA, MODULES, Origin, VMLINUX, load};
+use crate::Cancel;
 use crate::bundle::{BundleError, KernelManifest, Manifest, Modules, Verified};
 use crate::catalog::BundleSource;
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::{self, Build};
 
 /// Makes a kernel of a bundle. It keeps the name that it was exported under, and answers to

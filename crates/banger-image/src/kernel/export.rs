@@ -6,9 +6,10 @@ use std::path::Path;
 use banger_model::KernelName;
 
 use super::{Kernel, Origin, find};
+use crate::Cancel;
 use crate::bundle::{self, Content, Exported, KernelManifest, Manifest, Tree};
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 /// Writes a kernel, by its name or one of the catalogue, as a bundle: to `file`, or when that
 /// is a directory into it under the name that the content has. What exists is replaced when

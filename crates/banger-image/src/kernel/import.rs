@@ -10,8 +10,8 @@ use super::bzimage::{self, MAX_KERNEL};
 use super::check::MAX_TEXT;
 use super::pull::{describe, finish, write_file};
 use super::{CONFIG, Kernel, MODULES, Origin, VMLINUX};
+use crate::Cancel;
 use crate::error::{Error, Result};
-use crate::progress::Cancel;
 use crate::store::{self, Build, make_dir};
 
 const MAX_MODULES: usize = 100_000;

@@ -6,10 +6,11 @@ use banger_model::KernelName;
 
 use super::export::Source;
 use super::find;
+use crate::Cancel;
 use crate::bundle::{self, Exported, Publish};
 use crate::catalog::Thing;
 use crate::error::Result;
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 /// Writes a kernel as a bundle into a directory, and its entry into the catalogue there. The
 /// entry has the name that is given, which may be one of the catalogue: images that ask for

@@ -10,12 +10,13 @@ use banger_model::KernelName;
 use super::bzimage::{self, KernelError, MAX_KERNEL};
 use super::check::{Facts, MAX_TEXT};
 use super::{CONFIG, Kernel, METADATA, MODULES, Origin, VMLINUX, bundle, list, load};
+use crate::Cancel;
 use crate::apt::{self, Apt, Mirrors, Package};
 use crate::catalog::{KernelEntry, KernelSource, Word, first_of};
 use crate::error::{Error, Result};
 use crate::oci::Registry;
 use crate::process::DPKG_DEB;
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 use crate::store::{self, Build, make_dir};
 use crate::unpack::Unpacker;
 

@@ -10,9 +10,10 @@ use super::download::Downloads;
 use super::error::Failure;
 use super::session::Session;
 use super::{Driver, Registry};
+use crate::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::progress::{Cancel, Progress};
+use crate::progress::Progress;
 
 impl Registry<'_> {
     /// Fetches a file whose digest and size are known, unless the cache has it, and opens it.

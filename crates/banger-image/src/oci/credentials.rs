@@ -18,8 +18,8 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::error::shown;
+use crate::Cancel;
 use crate::group::Group;
-use crate::progress::Cancel;
 
 /// Who the user is for a registry. Never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -15,7 +15,8 @@ use super::error::{OciError, shown};
 use super::http::{Http, Request, body, host_of, same_origin};
 use super::reference::Reference;
 use super::retry::retry_after;
-use crate::progress::{Cancel, Progress};
+use crate::Cancel;
+use crate::progress::Progress;
 
 /// A repository that is being read.
 pub(super) struct Session<'a> {
