@@ -14,11 +14,7 @@ use crate::core::progress::JobContext;
 pub(crate) async fn check(workspace: &Workspace) -> Result<(bool, String)> {
     let path = workspace.host_path.clone();
     let ctx = JobContext::silent();
-    let head = blocking(&ctx, move |_| {
-        Ok(Repository::discover(Path::new(&path))
-            .and_then(|repository| repository.head())
-            .ok())
-    });
+    let head = blocking(&ctx, move |_| Ok(Repository::head_of(Path::new(&path)).ok()));
     Ok(match head.await? {
         Some(head) => (head.commit != workspace.commit, head.commit),
         None => (false, String::new()),

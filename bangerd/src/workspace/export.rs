@@ -216,7 +216,12 @@ impl Out<'_> {
             follow: true,
             name: String::new(),
         };
-        let done = files::get(&self.agent, &request, root, Rules::hostile(), self.ctx).await?;
+        let done = files::get(&self.agent, &request, root, Rules::hostile(), self.ctx).await;
+        if done.is_err() {
+            // It was made here, and is not what was asked for.
+            let _ = fs::remove_dir_all(directory);
+        }
+        let done = done?;
         for path in &done.left_out {
             self.ctx
                 .message(&format!("Left out, it leads elsewhere: {path:?}"));
